@@ -1,0 +1,29 @@
+"""Fixtures that every test folder shares."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before anything imports JAX: tests run on the CPU wherever they run.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def real_clips() -> Path:
+    """The folder of real videos that lies beside a developer's checkout; tests that need it skip where it is absent."""
+    folder = SHARED / "clips"
+    if not folder.is_dir():
+        pytest.skip(f"no real clips at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_models() -> Path:
+    """The folder with a real face-landmark model that lies beside a developer's checkout."""
+    folder = SHARED / "models"
+    if not folder.is_dir():
+        pytest.skip(f"no shared models at {folder}")
+    return folder
