@@ -1,7 +1,8 @@
 """The 21 parsing classes of semantic video, their colours, and the way between the two.
 
-The classes are the twenty that the paper names plus ``nose`` (our decision 3). The colour embedding must be invertible after a lossy
-tokenizer (paper, semantic tokenizer): colours are far apart in RGB and a pixel is read back as its nearest colour.
+The classes are the twenty that the paper names plus ``nose`` (our decision 3). The colour embedding must be invertible
+after a lossy tokenizer (paper, semantic tokenizer): colours are far apart in RGB and a pixel is read back as its
+nearest colour.
 """
 
 import numpy as np
@@ -34,7 +35,8 @@ LABELS = (
 NUM_LABELS = len(LABELS)
 LABEL_INDEX = {name: index for index, name in enumerate(LABELS)}
 
-# Points of the grid {0, 128, 255}^3: any two of these colours are at least 127 apart in RGB (tests/models/test_labels.py holds this).
+# Points of the grid {0, 128, 255}^3: any two of these colours are at least 127 apart in RGB
+# (tests/models/test_labels.py holds this).
 COLORS = np.array(
     [
         (0, 0, 0),

@@ -1,9 +1,10 @@
 """Rates, sizes and the time grid that every part of Archon shares: the one place where they are written down.
 
-Facts: video 30 fps and 256x256 crops (paper, training data), speech 16 kHz at 25 token frames a second (paper, speech tokenizer),
-animation and semantic video a factor of 4 shorter in time (paper, animation and semantic tokenizers).
+Facts: video 30 fps and 256x256 crops (paper, training data), speech 16 kHz at 25 token frames a second (paper, speech
+tokenizer), animation and semantic video a factor of 4 shorter in time (paper, animation and semantic tokenizers).
 
-The time grid. Animation and semantic tokenizers are causal: their first step sees frame 0 alone and every later step sees four more
+The time grid. Animation and semantic tokenizers are causal: their first step sees frame 0 alone and every later step
+sees four more
 frames. A clip therefore has ``4k + 1`` frames and ``k + 1`` token steps::
 
     frames   0 | 1 2 3 4 | 5 6 7 8 | ...

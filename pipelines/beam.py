@@ -1,0 +1,232 @@
+"""How Archon's pipelines run on Apache Beam: shards of work as elements, steps as transforms, files as results.
+
+An element is a small task that names a shard, never frames or video: a shuffled byte costs four bytes of memory on the
+local runners and money on Dataflow. A step reads the shard's files, writes its own, and leaves a marker that lists
+them. A shard whose marker is there and fits is not done again, so a killed job continues where it was with the same
+command, on any runner.
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import pickle
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any
+
+from models.errors import InputError
+from pipelines import storage
+from pipelines.dataset import ShardInfo, write_json
+
+RUNNERS = ("in-process", "multi-process", "dataflow", "portable")
+STATE = "_state"
+
+
+@dataclass(frozen=True)
+class RunnerOptions:
+    """Where a pipeline runs. ``beam_args`` are handed to Beam as they are (project, region, job endpoint ...)."""
+
+    runner: str = "multi-process"
+    workers: int = 2
+    beam_args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard's work: which of how many, and what the steps need to know of it (small and picklable)."""
+
+    index: int
+    count: int
+    payload: Any = None
+
+    def __str__(self) -> str:
+        return f"{self.index:05d}-of-{self.count:05d}"
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step made of one shard: the files it wrote and a summary of plain JSON values."""
+
+    files: tuple[ShardInfo, ...]
+    summary: dict
+
+
+@dataclass(frozen=True)
+class Step:
+    """One transform.
+
+    ``function`` makes a shard's files. The fingerprint says what made them; when it changes, they are made again.
+    """
+
+    label: str
+    function: Callable[[ShardTask], StepResult]
+    fingerprint: str
+
+
+def fingerprint(*parts) -> str:
+    """A short hash of configuration: dataclasses, paths, numbers, hashes of weights."""
+
+    def plain(value):
+        if is_dataclass(value) and not isinstance(value, type):
+            return {"": type(value).__name__, **{key: plain(item) for key, item in asdict(value).items()}}
+        if isinstance(value, dict):
+            return {str(key): plain(item) for key, item in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
+        return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+    return hashlib.sha256(json.dumps([plain(part) for part in parts], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("where it runs")
+    group.add_argument("--runner", choices=RUNNERS, default="multi-process", help="default: %(default)s")
+    group.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="worker processes (default: %(default)s)"
+    )
+    group.add_argument(
+        "--beam-arg",
+        action="append",
+        default=[],
+        metavar="--NAME=VALUE",
+        help="an option for Beam itself; may be repeated",
+    )
+
+
+def runner_options(args: argparse.Namespace) -> RunnerOptions:
+    if args.workers < 1:
+        raise InputError(f"--workers {args.workers}: expected at least 1")
+    return RunnerOptions(args.runner, args.workers, tuple(args.beam_arg))
+
+
+def marker_path(root: str, job: str, label: str, task: ShardTask) -> str:
+    return storage.join(root, STATE, job, label, f"{task}.json")
+
+
+def read_marker(root: str, job: str, step: Step, task: ShardTask) -> dict | None:
+    """Returns the marker if the step has done this shard with this fingerprint and its files are there in full."""
+    path = marker_path(root, job, step.label, task)
+    if not storage.exists(path):
+        return None
+    marker = json.loads(storage.read_bytes(path))
+    if marker["fingerprint"] != step.fingerprint:
+        return None
+    for info in marker["files"]:
+        file = storage.join(root, info["path"])
+        if not storage.exists(file) or storage.size(file) != info["size"]:
+            return None
+    return marker
+
+
+def run_step(root: str, job: str, step: Step, task: ShardTask) -> ShardTask:
+    """Runs one step on one shard unless it is done already."""
+    if read_marker(root, job, step, task) is None:
+        start = time.monotonic()
+        result = step.function(task)
+        marker = {
+            "fingerprint": step.fingerprint,
+            "files": [asdict(info) for info in result.files],
+            "summary": result.summary,
+            "seconds": round(time.monotonic() - start, 3),
+        }
+        write_json(marker_path(root, job, step.label, task), marker)
+    return task
+
+
+def run_shards(
+    job: str, root: str, steps: Sequence[Step], tasks: Sequence[ShardTask], options: RunnerOptions
+) -> dict[str, list[dict]]:
+    """Runs every step on every shard, in Beam, and returns step label -> one marker a shard (files, summary, seconds),
+    in order.
+    """
+    storage.remove_temporary_files(root)
+    todo = [task for task in tasks if any(read_marker(root, job, step, task) is None for step in steps)]
+    left = sum(read_marker(root, job, step, task) is None for step in steps for task in tasks)
+    total = len(steps) * len(tasks)
+    print(f"{job}: {total - left} of {total} shard steps are done, {left} to do; runner {options.runner}", flush=True)
+    if todo:
+        with _Progress(job, root, steps, todo, left):
+            _run_pipeline(job, root, steps, todo, options)
+    markers = {step.label: [read_marker(root, job, step, task) for task in tasks] for step in steps}
+    missing = [f"{label} {tasks[i]}" for label, rows in markers.items() for i, row in enumerate(rows) if row is None]
+    if missing:
+        raise RuntimeError(f"{job}: the pipeline ended but left undone: {', '.join(missing[:5])}")
+    return markers
+
+
+def marker_files(markers: Sequence[dict]) -> list[ShardInfo]:
+    return [ShardInfo(**info) for marker in markers for info in marker["files"]]
+
+
+def _run_pipeline(
+    job: str, root: str, steps: Sequence[Step], tasks: Sequence[ShardTask], options: RunnerOptions
+) -> None:
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    logging.getLogger("apache_beam").setLevel(logging.WARNING)
+    args = list(options.beam_args)
+    if options.runner in ("in-process", "multi-process"):
+        # Named outright: DirectRunner is a switch that first tries to download another runner.
+        from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+
+        runner = FnApiRunner()
+        workers = min(options.workers, len(tasks))
+        if options.runner == "multi-process" and workers > 1:
+            args += ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
+        else:
+            args += ["--direct_running_mode=in_memory"]
+    else:
+        runner = {"dataflow": "DataflowRunner", "portable": "PortableRunner"}[options.runner]
+    # A worker process does not see this process's command line: everything a step needs is in the step.
+    with beam.Pipeline(runner=runner, options=PipelineOptions(args)) as pipeline:
+        shards = pipeline | "Shards" >> beam.Create(list(tasks))
+        for step in steps:
+            shards = (
+                shards | f"{step.label}: spread" >> beam.Reshuffle() | step.label >> beam.Map(_StepFn(root, job, step))
+            )
+
+
+class _StepFn:
+    """A step as a function that Beam can send to a worker.
+
+    Pickled by reference to this module, so a worker runs the installed code.
+    """
+
+    def __init__(self, root: str, job: str, step: Step):
+        self.data = pickle.dumps((root, job, step))
+
+    def __call__(self, task: ShardTask) -> ShardTask:
+        root, job, step = pickle.loads(self.data)
+        return run_step(root, job, step, task)
+
+
+class _Progress:
+    """Prints, while a pipeline runs, how many shard steps are done and how long the rest may take."""
+
+    def __init__(
+        self, job: str, root: str, steps: Sequence[Step], tasks: Sequence[ShardTask], left: int, every: float = 10.0
+    ):
+        self.job, self.root, self.steps, self.tasks, self.left, self.every = job, root, steps, tasks, left, every
+        self.stop, self.start = threading.Event(), time.monotonic()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self.stop.set()
+        self.thread.join()
+
+    def _watch(self) -> None:
+        while not self.stop.wait(self.every):
+            still = sum(read_marker(self.root, self.job, s, t) is None for s in self.steps for t in self.tasks)
+            done, seconds = self.left - still, time.monotonic() - self.start
+            rest = f"about {seconds / done * still:.0f} s left" if done else "no estimate yet"
+            print(f"{self.job}: {done}/{self.left} shard steps in {seconds:.0f} s, {rest}", flush=True, file=sys.stdout)

@@ -1,0 +1,165 @@
+"""Files of a dataset, on a local disk or on Google Cloud Storage: every path in Archon may be a local path or ``gs://bucket/name``.
+
+Writes are all-or-nothing. Locally a file is written under a temporary name and renamed; on Cloud Storage an object
+only becomes visible once its upload is complete, and a generation precondition makes a retried upload safe.
+"""
+
+import fnmatch
+import functools
+import glob
+import hashlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from models.errors import InputError
+
+TEMPORARY_MARK = ".tmp-"
+
+
+def is_remote(path: str | os.PathLike) -> bool:
+    return str(path).startswith("gs://")
+
+
+def join(root: str | os.PathLike, *parts: str) -> str:
+    return "/".join([str(root).rstrip("/"), *parts])
+
+
+@functools.lru_cache(maxsize=1)
+def _client():
+    from google.cloud import storage
+
+    if os.environ.get("STORAGE_EMULATOR_HOST"):
+        from google.auth.credentials import AnonymousCredentials
+
+        return storage.Client(project="emulator", credentials=AnonymousCredentials())
+    return storage.Client()
+
+
+def _blob(path: str):
+    bucket, _, name = path[len("gs://") :].partition("/")
+    if not bucket or not name:
+        raise InputError(f"{path}: expected gs://BUCKET/NAME")
+    return _client().bucket(bucket).blob(name)
+
+
+def exists(path: str | os.PathLike) -> bool:
+    if is_remote(path):
+        return _blob(str(path)).exists()
+    return os.path.exists(path)
+
+
+def size(path: str | os.PathLike) -> int:
+    """Returns the size in bytes; FileNotFoundError if there is no such file."""
+    if is_remote(path):
+        blob = _blob(str(path))
+        if not blob.exists():
+            raise FileNotFoundError(str(path))
+        blob.reload()
+        return blob.size
+    return os.path.getsize(path)
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+    if is_remote(path):
+        blob = _blob(str(path))
+        if not blob.exists():
+            raise FileNotFoundError(str(path))
+        return blob.download_as_bytes()
+    return Path(path).read_bytes()
+
+
+def list_files(pattern: str | os.PathLike) -> list[str]:
+    """Returns the files that match a glob pattern, sorted."""
+    pattern = str(pattern)
+    if not is_remote(pattern):
+        return sorted(path for path in glob.glob(os.path.expanduser(pattern)) if os.path.isfile(path))
+    bucket, _, name = pattern[len("gs://") :].partition("/")
+    prefix = name[: min((name.index(mark) for mark in "*?[" if mark in name), default=len(name))]
+    blobs = _client().list_blobs(bucket, prefix=prefix)
+    # fnmatch lets * cross a slash; a glob does not.
+    return sorted(
+        f"gs://{bucket}/{blob.name}"
+        for blob in blobs
+        if blob.name.count("/") == name.count("/") and fnmatch.fnmatchcase(blob.name, name)
+    )
+
+
+def publish(local: str | os.PathLike, path: str | os.PathLike) -> None:
+    """Moves a finished local file to its final place, at once or not at all. The local file is gone afterwards."""
+    if is_remote(path):
+        blob = _blob(str(path))
+        generation = 0
+        if blob.exists():
+            blob.reload()
+            generation = blob.generation
+        blob.upload_from_filename(str(local), if_generation_match=generation)
+        os.remove(local)
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    if os.stat(local).st_dev == os.stat(Path(path).parent).st_dev:
+        os.replace(local, path)
+        return
+    beside = f"{path}{TEMPORARY_MARK}{uuid.uuid4().hex}"
+    shutil.move(str(local), beside)
+    os.replace(beside, path)
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike) -> Iterator[str]:
+    """Yields a local temporary name to write to; publishes it as ``path`` if the block ends well, removes it if not."""
+    if is_remote(path):
+        handle, temporary = tempfile.mkstemp(prefix="archon-")
+        os.close(handle)
+    else:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        temporary = f"{path}{TEMPORARY_MARK}{uuid.uuid4().hex}"
+    try:
+        yield temporary
+        publish(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+
+
+def write_bytes(path: str | os.PathLike, data: bytes) -> None:
+    with atomic_file(path) as temporary:
+        Path(temporary).write_bytes(data)
+
+
+@contextmanager
+def local_copy(path: str | os.PathLike) -> Iterator[str]:
+    """Yields a local name of the file: itself if it is local, else a temporary download."""
+    if not is_remote(path):
+        yield str(path)
+        return
+    handle, temporary = tempfile.mkstemp(prefix="archon-", suffix=os.path.splitext(str(path))[1])
+    os.close(handle)
+    try:
+        blob = _blob(str(path))
+        if not blob.exists():
+            raise FileNotFoundError(str(path))
+        blob.download_to_filename(temporary)
+        yield temporary
+    finally:
+        os.remove(temporary)
+
+
+def sha256_file(path: str | os.PathLike) -> str:
+    """Returns the hex SHA-256 of a local file, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove_temporary_files(root: str | os.PathLike) -> int:
+    """Removes what a killed job left half-written below a local folder; returns how many files that were."""
+    if is_remote(root) or not os.path.isdir(root):
+        return 0
+    left = [path for path in Path(root).rglob(f"*{TEMPORARY_MARK}*") if path.is_file()]
+    for path in left:
+        path.unlink(missing_ok=True)
+    return len(left)
