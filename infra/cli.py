@@ -1,0 +1,79 @@
+"""The `archon` command: a table of names to modules, each imported only when its command is called.
+
+A command module offers ``register(parser)``, which declares arguments, and ``run(args)``, which does the work and returns the
+summary that ``--json`` prints on the last line. Exit status: 0 done, 1 failed, 2 bad usage or bad input.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from models.errors import InputError
+
+# name -> (module, what it does in one line)
+COMMANDS = {
+    "demo": ("infra.demo", "the main job: raw videos to a generated talking video, every stage"),
+    "synthesize": ("pipelines.synthesize", "render the embedded corpus: talking heads with speech and ground truth"),
+    "curate": ("pipelines.curate", "videos to head-centric clips"),
+    "annotate": ("pipelines.annotate", "clips to one aligned column per modality"),
+    "tokenize": ("pipelines.tokenize", "columns to token records"),
+    "report": ("pipelines.report", "the data-quality report"),
+    "inspect": ("pipelines.inspect", "contact sheets and overlays of clips, every modality as files"),
+    "train": ("infra.training.command", "one training job, resumable"),
+    "tasks": ("infra.tasks_command", "the language model's tasks, one example serialised"),
+    "generate": ("infra.generate_command", "any modality from any other"),
+}
+
+
+def build_parser(name: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="archon",
+        description="From raw monologue videos to generated talking videos.",
+        epilog="\n".join(f"  {command:<12}{text}" for command, (_, text) in COMMANDS.items())
+        + "\n\n`archon COMMAND --help` shows a command's arguments and examples.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command, (module, text) in COMMANDS.items():
+        sub = commands.add_parser(command, help=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+        if command == name:
+            importlib.import_module(module).register(sub)
+            sub.add_argument("--json", action="store_true", help="print one JSON summary on the last line")
+            sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = list(sys.argv[1:] if argv is None else argv)
+    name = next((word for word in argv if word in COMMANDS), None)
+    # Quiet before anything imports them: libraries that greet on standard error.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GLOG_minloglevel", "3")
+    args = build_parser(name).parse_args(argv)
+    try:
+        summary = importlib.import_module(COMMANDS[args.command][0]).run(args)
+    except InputError as error:
+        return _failed(args, error, 2)
+    except KeyboardInterrupt:
+        print("archon: stopped; the same command continues from here", file=sys.stderr)
+        return 1
+    except Exception as error:
+        return _failed(args, error, 1)
+    if args.json:
+        print(json.dumps(summary, sort_keys=True, default=str), flush=True)
+    return 0
+
+
+def _failed(args: argparse.Namespace, error: Exception, status: int) -> int:
+    if args.debug or (status == 1 and not isinstance(error, InputError)):
+        traceback.print_exception(error)
+    print(f"archon {args.command}: {error}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
