@@ -1,0 +1,140 @@
+"""Which job trains what: a table of names to the modules that build them, imported only when asked for."""
+
+import dataclasses
+import importlib
+import types
+import typing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models.errors import InputError
+
+if TYPE_CHECKING:
+    from infra.training.loop import Job
+
+# name -> "module:function"; a builder has the signature of ``build_job`` without its name.
+JOBS = {
+    "speech": "infra.training.tokenizer_jobs:build_speech",
+    "image": "infra.training.tokenizer_jobs:build_image",
+    "semantic": "infra.training.tokenizer_jobs:build_semantic",
+    "shape": "infra.training.tokenizer_jobs:build_shape",
+    "expression": "infra.training.tokenizer_jobs:build_expression",
+    "pose": "infra.training.tokenizer_jobs:build_pose",
+    "language": "infra.training.language_job:build",
+    "decoder": "infra.training.decoder_job:build",
+}
+TEXT = "text"  # SentencePiece is fitted in one go, not by the loop: see ``infra.training.tokenizer_jobs.train_text``
+TOKENIZERS = ("text", "speech", "image", "semantic", "shape", "expression", "pose")
+PRESETS = ("tiny", "paper")
+
+
+def build_job(
+    name: str,
+    *,
+    preset: str = "tiny",
+    dataset: Path | None = None,
+    tokenizers: Path | None = None,
+    overrides: dict[str, str] | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+) -> "Job":
+    """Builds the named job.
+
+    Args:
+        name: a key of ``JOBS``.
+        preset: "tiny" or "paper", from ``infra/presets``.
+        dataset: the dataset's directory.
+        tokenizers: the directory that holds the trained tokenizers' directories.
+        overrides: config fields as text, dotted for nested ones: {"model.width": "64"}.
+        steps: overrides the preset's number of steps.
+        seed: of the data order.
+
+    Raises:
+        InputError: an unknown name, preset or field.
+    """
+    if name not in JOBS:
+        raise InputError(f"train: unknown job {name!r}, expected one of {', '.join(JOBS)}")
+    module, function = JOBS[name].split(":")
+    build = getattr(importlib.import_module(module), function)
+    return build(
+        preset=preset,
+        dataset=None if dataset is None else Path(dataset),
+        tokenizers=None if tokenizers is None else Path(tokenizers),
+        overrides=dict(overrides or {}),
+        steps=steps,
+        seed=seed,
+    )
+
+
+def preset_config(module: types.ModuleType | str, preset: str, overrides: dict[str, str] | None = None) -> Any:
+    """Returns a preset's config (the module's ``TINY``, ``PAPER`` ...) with overrides applied.
+
+    Args:
+        module: a module of ``infra.presets`` or its name ("infra.presets.speech").
+        preset: "tiny", "paper".
+        overrides: field -> text; parsed by the field's type; "a.b" reaches into a nested dataclass.
+    """
+    if isinstance(module, str):
+        module = importlib.import_module(module)
+    config = getattr(module, preset.upper(), None)
+    if config is None:
+        have = sorted(n.lower() for n in vars(module) if n.isupper() and dataclasses.is_dataclass(getattr(module, n)))
+        raise InputError(f"{module.__name__}: no preset {preset!r}, expected one of {', '.join(have)}")
+    for name, text in (overrides or {}).items():
+        config = _override(config, name.split("."), text, name)
+    return config
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, str]:
+    """Splits ``["key=value", ...]``."""
+    parsed = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set {pair!r}: expected key=value")
+        parsed[key.strip()] = value.strip()
+    return parsed
+
+
+def _override(config: Any, path: list[str], text: str, name: str) -> Any:
+    hints = typing.get_type_hints(type(config))
+    fields = [f.name for f in dataclasses.fields(config)]
+    if path[0] not in fields:
+        raise InputError(f"--set {name}: {type(config).__name__} has no field {path[0]!r}, only {', '.join(fields)}")
+    if len(path) > 1:
+        inner = getattr(config, path[0])
+        if not dataclasses.is_dataclass(inner):
+            raise InputError(f"--set {name}: {path[0]!r} has no fields of its own")
+        return dataclasses.replace(config, **{path[0]: _override(inner, path[1:], text, name)})
+    try:
+        value = parse_value(hints[path[0]], text)
+    except ValueError as error:
+        raise InputError(f"--set {name}={text}: expected {hints[path[0]]}: {error}") from error
+    return dataclasses.replace(config, **{path[0]: value})
+
+
+def parse_value(kind: Any, text: str) -> Any:
+    """Reads text as bool, int, float, str, a tuple of these ("4,4,5,8") or an optional one ("none").
+
+    Raises:
+        ValueError: it does not read.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if text.lower() in ("none", "null") and type(None) in arguments:
+            return None
+        kinds = [a for a in arguments if a is not type(None)]
+        return parse_value(kinds[0], text)
+    if origin is tuple:
+        parts = [p for p in text.strip("()[] ").split(",") if p.strip()]
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return tuple(parse_value(arguments[0], p.strip()) for p in parts)
+        return tuple(parse_value(a, p.strip()) for a, p in zip(arguments, parts, strict=True))
+    if kind is bool:
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if text.lower() not in words:
+            raise ValueError(f"{text!r} is not true or false")
+        return words[text.lower()]
+    if kind in (int, float, str):
+        return kind(text)
+    raise ValueError(f"a field of type {kind} cannot be given as text")
