@@ -1,7 +1,7 @@
 """The `archon` command: a table of names to modules, each imported only when its command is called.
 
-A command module offers ``register(parser)``, which declares arguments, and ``run(args)``, which does the work and returns the
-summary that ``--json`` prints on the last line. Exit status: 0 done, 1 failed, 2 bad usage or bad input.
+A command module offers ``register(parser)``, which declares arguments, and ``run(args)``, which does the work and
+returns the summary that ``--json`` prints on the last line. Exit status: 0 done, 1 failed, 2 bad usage or bad input.
 """
 
 import argparse
