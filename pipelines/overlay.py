@@ -70,13 +70,17 @@ def grid(pictures: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarr
     return sheet
 
 
-def encode_image(picture: np.ndarray, kind: str = "JPEG", size: tuple[int, int] | None = None) -> bytes:
-    """uint8 (H, W, 3) -> the bytes of a JPEG or PNG file, resized to (width, height) if asked."""
+def resize(picture: np.ndarray, size: int) -> np.ndarray:
+    """Scales a square uint8 (H, H, 3) picture to (size, size, 3)."""
     from PIL import Image
 
-    image = Image.fromarray(picture)
-    if size is not None:
-        image = image.resize(size, Image.Resampling.BILINEAR)
+    return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BOX))
+
+
+def encode_image(picture: np.ndarray, kind: str = "JPEG") -> bytes:
+    """uint8 (H, W, 3) -> the bytes of a JPEG or PNG file."""
+    from PIL import Image
+
     buffer = io.BytesIO()
-    image.save(buffer, kind, **({"quality": 85} if kind == "JPEG" else {}))
+    Image.fromarray(picture).save(buffer, kind, **({"quality": 85} if kind == "JPEG" else {}))
     return buffer.getvalue()

@@ -1,6 +1,6 @@
 """The data-quality report: what came in, what was kept, what was not and why, and what the kept clips are like.
 
-    archon report --dataset DATASET      ->  DATASET/report/index.html, one file that needs nothing beside it
+archon report --dataset DATASET      ->  DATASET/report/index.html, one file that needs nothing beside it
 """
 
 import argparse
@@ -68,7 +68,8 @@ def read_stages(root: str) -> list[dict]:
 def account(manifest: Mapping, tables: Tables) -> dict:
     """Counts sources and clips, and raises if the books do not close.
 
-    Sources in = sources with clips + sources without. Every source without a clip has a reject row of its own (no clip id).
+    Sources in = sources with clips + sources without. A source without a clip has a reject row of its own, which names
+    no clip.
     """
     kept = [row for row in tables.quality if row["kept"]]
     with_clips = {row["source"] for row in kept}
@@ -93,9 +94,7 @@ def report(config: ReportConfig) -> dict:
     dataset = Dataset(config.dataset)
     manifest = dataset.manifest()
     columns = {name: dataset.column(name) for name in manifest["columns"]}
-    tables = Tables(
-        read_table(dataset.root, "rejects"), read_table(dataset.root, "quality"), read_stages(dataset.root)
-    )
+    tables = Tables(read_table(dataset.root, "rejects"), read_table(dataset.root, "quality"), read_stages(dataset.root))
     figures = account(manifest, tables)
     frames = sum(row["end_frame"] - row["start_frame"] for row in tables.quality if row["kept"])
     figures["hours_kept"] = frames / VIDEO_FPS / 3600
@@ -147,9 +146,10 @@ def clip_card(columns: Mapping[str, Sequence[Record]], row: int) -> dict:
     tiles = []
     for index in (0, len(video) // 2):
         tiles += [video[index], overlay.draw_landmarks(video[index], clip["landmarks"][index])]
-        if labels is not None:
-            tiles.append(overlay.blend_labels(video[index], labels[index], 0.6))
-    small = [np.asarray(overlay_resize(tile, 128)) for tile in tiles]
+        # A clip without parsing leaves its tile empty, so that strips keep one size.
+        parsed = np.full_like(video[index], 235)
+        tiles.append(parsed if labels is None else overlay.blend_labels(video[index], labels[index], 0.6))
+    small = [overlay.resize(tile, 128) for tile in tiles]
     texts = {}
     if "script" in columns and not columns["script"][row]["error"]:
         texts["script"] = columns["script"][row]["text"]
@@ -162,12 +162,6 @@ def clip_card(columns: Mapping[str, Sequence[Record]], row: int) -> dict:
         "picture": overlay.grid(small, columns=len(small), gap=2),
         **texts,
     }
-
-
-def overlay_resize(picture: np.ndarray, size: int):
-    from PIL import Image
-
-    return Image.fromarray(picture).resize((size, size), Image.Resampling.BOX)
 
 
 # --- The page ---
@@ -300,8 +294,11 @@ def _rejects(rejects: Sequence[Mapping]) -> str:
     counts = Counter((row["stage"], row["kind"], row["reason"]) for row in rejects)
     summary = table(
         ("stage", "kind", "reason", "rows"),
-        [(escape(s), f"<span class={escape(k)}>{escape(k)}</span>", escape(r), n) for (s, k, r), n in
-        counts.most_common()], (3,),
+        [
+            (escape(s), f"<span class={escape(k)}>{escape(k)}</span>", escape(r), n)
+            for (s, k, r), n in counts.most_common()
+        ],
+        (3,),
     )
     rows = [
         (
@@ -344,8 +341,8 @@ def _annotations(manifest: Mapping, errors: Mapping[str, Sequence[str]]) -> str:
         if name in manifest["columns"]:
             column = manifest["columns"][name]
             backend = column["producer"].get("backend", "")
-            rows.append((name, escape(backend), column["count"], len(errors[name]), escape(";
-            ".join(errors[name][:5]))))
+            which = escape("; ".join(errors[name][:5]))
+            rows.append((name, escape(backend), column["count"], len(errors[name]), which))
     return table(("column", "backend", "rows", "errors", "which"), rows, (2, 3)) if rows else "<p>Not annotated.</p>"
 
 
