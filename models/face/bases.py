@@ -106,7 +106,7 @@ def jaw_weight(xyz, part, side, lip, rest):
     """Returns how much each vertex follows the lower jaw, 0..1: the lower lip fully, the corners by 0.42, the upper lip hardly."""
     x, y = np.abs(rest[:, 0]), rest[:, 1]
     corner = 0.42
-    t = np.clip(x / (26 - 4 * np.clip(lip, 0, 1)), 0, 1) ** 3
+    t = np.clip(x / (26 - 4 * np.clip(lip, 0, 1)), 0, 1) ** 2
     upper, lower = corner * t, 1 - (1 - corner) * t
     wide = np.clip(x / 26 - 1, 0, 1.6)
     above = upper * np.exp(-((np.maximum(y - MOUTH_Y, 0) / (13 + 14 * wide)) ** 2))
@@ -175,7 +175,7 @@ def expression_fields(xyz, part, side, eye, lid, lip, rest):
         "lip_round": (-0.36 * rx * lips, -0.12 * (ry - MOUTH_Y) * lips, 6.5 * lips * (1 - 0.35 * t)),
         "lip_funnel": (-0.14 * rx * lips, 3.6 * (upper_lip - lower_lip), 4.5 * lips),
         "lip_spread": (0.19 * rx * lips, -0.10 * (ry - MOUTH_Y) * lips, -2.2 * lips * t**2),
-        "lip_press": (0, -0.42 * (ry - MOUTH_Y) * lips * (lip >= -0.3) * (lip <= 2), -1.6 * lips * arch),
+        "lip_press": (0, -0.45 * (ry - MOUTH_Y) * np.exp(-(((ry - MOUTH_Y) / 13) ** 2)) * lips, -1.6 * lips * arch),
         "lip_close": (0, 7.5 * lower_lip - 1.5 * upper_lip, 0.5 * lips * arch),
         "upper_lip_raise": (0, 5.0 * upper_lip, 0.8 * upper_lip),
         "lower_lip_lower": (0, -5.5 * lower_lip, 0.8 * lower_lip),

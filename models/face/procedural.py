@@ -89,6 +89,10 @@ def _eye_rings():
     return np.array(rings), np.array(weights)[:, None] * along, side
 
 
+# 0 is the outer contour of the lips, 1 the inner one; a ring just outside keeps the label's edge smooth.
+LIP_RINGS = (-0.25, -0.04, 0, 0.2, 0.45, 0.7, 0.88, 1.0)
+
+
 def _lip_rings():
     """Returns rings (K, 48, 2) from the outer to the inner lip contour, starting at the right corner, over the upper lip; and the side."""
     outer = np.concatenate(
@@ -97,7 +101,7 @@ def _lip_rings():
     inner = np.concatenate(
         [surface.mirrored_arc(surface.LIP_INNER_UPPER, 6)[:-1], surface.mirrored_arc(surface.LIP_INNER_LOWER, 6)[:0:-1]]
     )
-    rings = np.array([outer + (inner - outer) * t for t in (-0.25, 0, 0.2, 0.45, 0.7, 0.88, 1.0)])
+    rings = np.array([outer + (inner - outer) * t for t in LIP_RINGS])
     side = np.ones(48)
     side[24:] = -1
     side[0] = side[24] = 0
@@ -172,7 +176,7 @@ def _skin(parts):
     for sign, ids in eye_ids.items():
         eye[ids], lids[ids], side[ids] = sign, lid, eye_side
     side[lip_ids] = lip_side
-    lip[lip_ids] = np.array([-0.25, 0, 0.2, 0.45, 0.7, 0.88, 1.0])[:, None]
+    lip[lip_ids] = np.array(LIP_RINGS)[:, None]
 
     labels = np.full(n, LABEL_INDEX["face"], np.uint8)
     x, y, z = xyz.T
@@ -195,7 +199,7 @@ def _skin(parts):
     # Ring index: 0 outer corner, 5 and 10 on the upper lid, 15 inner corner, 20 and 25 on the lower lid.
     landmarks[36:42] = eye_ids[-1][0][[0, 5, 10, 15, 20, 25]]
     landmarks[42:48] = eye_ids[1][0][[15, 10, 5, 0, 25, 20]]
-    landmarks[48:60] = lip_ids[1][np.arange(0, 48, 4)]
+    landmarks[48:60] = lip_ids[LIP_RINGS.index(0)][np.arange(0, 48, 4)]
     landmarks[60:68] = lip_ids[-1][np.arange(0, 48, 6)]
     return landmarks, eye_ids, lip_ids
 

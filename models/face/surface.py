@@ -16,11 +16,11 @@ MOUTH_Y = -74.0
 _PROFILE = np.array(
     [
         # y, w, zc, front, back
-        (-115, 46, 74, 55, 30),
-        (-107, 54, 66, 60, 36),
-        (-97, 65, 55, 62, 40),
-        (-84, 72, 40, 73, 54),
-        (-69, 75.5, 26, 84, 66),
+        (-115, 62, 74, 55, 30),
+        (-107, 67, 66, 60, 36),
+        (-97, 72, 55, 62, 40),
+        (-84, 75, 40, 73, 54),
+        (-69, 76.5, 26, 84, 66),
         (-52, 75.5, 16, 86, 80),
         (-34, 75, 10, 82, 92),
         (-16, 74, 7, 79.5, 99),
@@ -78,16 +78,16 @@ def smoothstep(x, low, high):
     return t * t * (3 - 2 * t)
 
 
+_NOSE_Y = np.array([-57, -53.5, -51, -48, -44.5, -40.5, -36, -30, -22, -12, 2, 14, 24.0])
+_NOSE_HEIGHT = np.array([0, 1.5, 5, 11, 17, 21.5, 23.5, 20, 15.5, 10, 4, 1, 0.0])
+_NOSE_WIDTH = np.array([11, 10, 9.5, 9, 8.8, 8.6, 8.2, 7.6, 7, 7, 7.5, 9, 10.0])
+
+
 def nose_height(x, y):
     """Returns how far the nose stands out of the face (mm)."""
-    height = _spline(
-        y,
-        np.array([-56, -53, -50.5, -47, -43, -37, -30, -15, 2, 14, 24.0]),
-        np.array([0, 1.0, 5, 13, 20, 24, 19.5, 11, 4, 1, 0.0]),
-    )
-    width = _spline(y, np.array([-56, -48, -40, -30, -20, 2, 24.0]), np.array([10, 9.5, 9.5, 8, 7, 7, 9.0]))
-    ridge = height * np.exp(-((np.abs(x) / width) ** 2.2))
-    return ridge + 8.5 * both(x, y, 13, -43.5, 4.3, 4.6)
+    base = y - 0.022 * np.minimum(np.abs(x), 16) ** 2 * smoothstep(-y, 25, 40)  # the wings end higher than the middle
+    ridge = _spline(base, _NOSE_Y, _NOSE_HEIGHT) * np.exp(-((np.abs(x) / _spline(base, _NOSE_Y, _NOSE_WIDTH)) ** 2))
+    return ridge + 7.0 * both(x, y, 12.5, -42.5, 4.6, 4.6)
 
 
 def features(x, y):
@@ -140,7 +140,7 @@ def skin_points(directions):
 
 # --- curves through the iBUG points, subject's left half or centre, mm ---
 
-JAW = ((72.5, 2), (71.5, -16), (69.5, -34), (65.5, -53), (58, -70), (47, -85), (33, -98), (17, -107.5), (0, -112))
+JAW = ((72.5, 2), (71.5, -16), (69.5, -34), (66, -53), (59.5, -70), (49, -87), (36, -101), (19, -110), (0, -113))
 BROW = ((60, 19), (51, 27), (39, 30.5), (26, 29), (14, 24.5))  # outer to inner
 BRIDGE = ((0, 2), (0, -11), (0, -24), (0, -37))
 NOSE_BASE = ((16, -46.5), (8.5, -50), (0, -52))
