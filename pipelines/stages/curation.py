@@ -1,0 +1,317 @@
+"""One source video from its file to its clips: the order of the stages, and a typed reason for everything that is dropped.
+
+Two passes over the pictures. The first is small (short side 480 pixels), looks for cuts and faces and keeps only boxes, so
+a long video costs no memory. The second cuts and scales inside ffmpeg, per clip; landmarks and figures are measured on
+the clip as it is stored. Sound comes first of all: a source without speech is never decoded.
+"""
+
+import hashlib
+import json
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from models.errors import InputError
+from models.signals import AUDIO_RATE, VIDEO_FPS
+from pipelines import storage
+from pipelines.stages import crop, faces, filters, landmarks, segments, shots, video, voice_activity
+from pipelines.stages.filters import SCORES, FilterThresholds
+
+NEIGHBOURHOOD = 10 * VIDEO_FPS  # how far around a clip a second face counts
+IDLE_STRIDE = VIDEO_FPS  # how often a stretch without any face is searched
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a source's clips depend on."""
+
+    landmarks: str = "dlib"
+    landmark_weights: str | None = None
+    thresholds: FilterThresholds = field(default_factory=FilterThresholds)
+
+
+@dataclass
+class SourceResult:
+    """A source's clip records, reject rows and quality rows (dicts; see pipelines.dataset and pipelines.curate)."""
+
+    clips: list[dict] = field(default_factory=list)
+    rejects: list[dict] = field(default_factory=list)
+    quality: list[dict] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class Filtered(Exception):
+    """A source or clip that works but is not wanted. ``reason`` is a short fixed word."""
+
+    def __init__(self, stage: str, reason: str, detail: str):
+        super().__init__(detail)
+        self.stage, self.reason, self.detail = stage, reason, detail
+
+
+class StageFailed(Exception):
+    """An error in a stage, with the stage's name; the cause is chained."""
+
+    def __init__(self, stage: str, cause: Exception):
+        super().__init__(f"{stage}: {cause}")
+        self.stage, self.cause = stage, cause
+
+
+@contextmanager
+def _stage(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (Filtered, StageFailed, InputError):
+        raise
+    except Exception as error:
+        raise StageFailed(name, error) from error
+
+
+def clip_id(source_sha256: str, start: int, end: int) -> str:
+    """20 hex digits: a hash of the source's content and the clip's frames."""
+    return hashlib.sha256(f"{source_sha256}:{start}:{end}".encode()).hexdigest()[:20]
+
+
+def reject_row(source: str, stage: str, kind: str, reason: str, detail: str, span=None, clip: str | None = None) -> dict:
+    """``span`` None: the whole source."""
+    start, end = span if span else (None, None)
+    return dict(
+        source=source, clip_id=clip, start_frame=start, end_frame=end, stage=stage, kind=kind, reason=reason, detail=detail
+    )
+
+
+def _error_row(source: str, error: Exception, span=None, clip: str | None = None) -> dict:
+    if isinstance(error, Filtered):
+        return reject_row(source, error.stage, "filtered", error.reason, error.detail, span, clip)
+    cause, stage = (error.cause, error.stage) if isinstance(error, StageFailed) else (error, "source")
+    where = traceback.extract_tb(cause.__traceback__)
+    place = f" [{where[-1].name}:{where[-1].lineno}]" if where and not isinstance(cause, video.MediaError) else ""
+    return reject_row(source, stage, "failed", type(cause).__name__, f"{cause}"[:500] + place, span, clip)
+
+
+def curate_source(source: str, settings: Settings, duplicate_of: str | None = None) -> SourceResult:
+    """Makes the clips of one source (a local path or gs:// URI). Never raises for what is wrong with the source.
+
+    A source without clips has exactly one reject row for the whole source. InputError (a wrong setting) is raised.
+    """
+    result = SourceResult()
+    try:
+        if duplicate_of is not None:
+            raise Filtered("input", "duplicate", f"the same bytes as {duplicate_of}")
+        with _stage("probe"), storage.local_copy(source) as path:
+            _curate_local(source, path, settings, result)
+    except (Filtered, StageFailed) as error:
+        result.rejects.append(_error_row(source, error))
+        return result
+    if not result.clips:
+        result.rejects.append(_whole_source_row(source, result.rejects))
+    return result
+
+
+def _whole_source_row(source: str, rows: list[dict]) -> dict:
+    """The row of a source whose every segment was rejected: the reason that cost the most frames."""
+    frames: Counter = Counter()
+    for row in rows:
+        frames[row["stage"], row["kind"], row["reason"]] += row["end_frame"] - row["start_frame"]
+    (stage, kind, reason), most = frames.most_common(1)[0]
+    detail = f"none of {len(rows)} segments is kept; {most / VIDEO_FPS:.1f} s of {frames.total() / VIDEO_FPS:.1f} s for this reason"
+    return reject_row(source, stage, kind, reason, detail)
+
+
+def _curate_local(source: str, path: str, settings: Settings, result: SourceResult) -> None:
+    limits = settings.thresholds
+    with _stage("probe"):
+        info = video.probe(path)
+        digest = storage.sha256_file(path)
+    result.seconds = info.seconds
+    with _stage("audio"):
+        if not info.has_audio:
+            raise Filtered("audio", "no_audio", "the file has no audio stream")
+        audio = video.decode_audio(info)
+        speech = voice_activity.speech_intervals(voice_activity.speech_probability(audio))
+    spoken = sum(end - begin for begin, end in speech) / AUDIO_RATE
+    if spoken < limits.min_source_speech_seconds:
+        raise Filtered("audio", "no_speech", f"{spoken:.2f} s of speech in {len(audio) / AUDIO_RATE:.2f} s of sound")
+    with _stage("faces"):
+        scan = scan_faces(info, settings)
+    result.seconds = scan.frames / VIDEO_FPS
+    followed = follow_faces(scan, limits)
+    if not followed:
+        raise _no_face(scan)
+    spans = segments.speech_spans(speech, scan.frames)
+    mask = voice_activity.speech_mask(speech, len(audio))
+    pieces = []
+    for face in followed:
+        for span in segments.intersect([face.span], spans):
+            pieces += [(face, piece) for piece in segments.split_span(span, audio, limits.max_seconds)]
+    if not pieces:
+        raise Filtered("segments", "no_speech", "no speech while a face is followed")
+    for face, piece in pieces:
+        span = segments.on_grid(piece)
+        identity = clip_id(digest, *span)
+        try:
+            _make_clip(source, digest, info, face, span, audio, mask, settings, result)
+        except (Filtered, StageFailed) as error:
+            result.rejects.append(_error_row(source, error, span, identity))
+
+
+# --- First pass: where are which faces ---
+
+
+@dataclass
+class Scan:
+    """What the first pass found. Boxes and landmarks are in source pixels."""
+
+    frames: int
+    shots: list[tuple[int, int]]
+    samples: dict[int, list[faces.Face]]
+    glimpses: list[np.ndarray]  # a few small pictures from all over the source
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A stretch of a shot in which one face is followed."""
+
+    span: tuple[int, int]
+    track: faces.Track
+    searched: list[int]  # frames of the shot in which faces were looked for
+    others: dict[int, int]  # searched frame -> number of other faces that matter
+
+
+def scan_faces(info: video.VideoInfo, settings: Settings) -> Scan:
+    """Runs over the whole source once; finds cuts, and faces on every STRIDE-th frame.
+
+    After two seconds without any face it looks once a second until there is one again.
+    """
+    width, height = video.scaled_size(info, faces.SHORT_SIDE)
+    scale = np.array([info.width / width, info.height / height])
+    detector, samples, glimpses, keep_every, count = shots.ShotDetector(), {}, [], VIDEO_FPS, 0
+    last_face = 0
+    for index, frame in enumerate(video.decode_frames(info, width, height)):
+        count = index + 1
+        detector.add(frame)
+        if index % keep_every == 0:
+            step = max(1, min(width, height) // 300)
+            glimpses.append(np.ascontiguousarray(frame[::step, ::step]))
+            if len(glimpses) > 8:
+                glimpses, keep_every = glimpses[::2], keep_every * 2
+        if index % (IDLE_STRIDE if index - last_face > 2 * VIDEO_FPS else faces.STRIDE):
+            continue
+        found = faces.detect_faces(frame)
+        if found:
+            boxes = np.stack([face.box for face in found])
+            points = landmarks.find_landmarks([frame] * len(found), boxes, settings.landmarks, settings.landmark_weights)
+            found = [
+                faces.Face(face.box * np.tile(scale, 2), face.score, (point + 0.5) * scale - 0.5)
+                for face, point in zip(found, points, strict=True)
+            ]
+        if any(face.score >= faces.START_SCORE for face in found):
+            last_face = index
+        samples[index] = found
+    return Scan(count, detector.shots(), samples, glimpses)
+
+
+def follow_faces(scan: Scan, limits: FilterThresholds) -> list[Followed]:
+    """Returns, shot by shot, the stretches in which the shot's main face is followed for at least half a second."""
+    out = []
+    for start, end in scan.shots:
+        inside = {index: found for index, found in scan.samples.items() if start <= index < end}
+        tracks = faces.build_tracks(inside)
+        main = faces.main_track(tracks)
+        if main is None or len(main.faces) < 3:
+            continue
+        same = [t for t in tracks if t is main or _continues(main, t)]
+        others = faces.other_faces(main, [main, *(t for t in tracks if t not in same)], limits.second_face_size)
+        for track in same:
+            for first, last in faces.track_spans(track):
+                span = (start if first - start < faces.STRIDE else first, min(last, end))
+                if span[1] - span[0] >= VIDEO_FPS // 2:
+                    out.append(Followed(span, track, sorted(inside), others))
+    return sorted(out, key=lambda item: item.span)
+
+
+def _continues(main: faces.Track, track: faces.Track) -> bool:
+    """Whether a track is the main face again after it was lost: not at the same time, of similar size."""
+    apart = not set(main.faces) & set(track.faces)
+    overlapping = min(main.faces) < track.last and min(track.faces) < main.last
+    return track is not main and apart and not overlapping and 0.67 < track.size / main.size < 1.5 and len(track.faces) >= 3
+
+
+def _no_face(scan: Scan) -> Filtered:
+    seen = sum(any(face.score >= faces.START_SCORE for face in found) for found in scan.samples.values())
+    detail = f"a frontal face in {seen} of {len(scan.samples)} searched frames"
+    picks = [scan.glimpses[i] for i in sorted({0, len(scan.glimpses) // 2, len(scan.glimpses) - 1})]
+    if faces.find_any_face(picks):
+        return Filtered("faces", "no_frontal_face", f"{detail}, but a face from another side")
+    return Filtered("faces", "no_face", detail)
+
+
+# --- Second pass: one clip ---
+
+
+def _make_clip(source, digest, info, face: Followed, span, audio, mask, settings: Settings, result: SourceResult) -> None:
+    limits = settings.thresholds
+    start, end = span
+    count = end - start
+    if count < limits.min_seconds * VIDEO_FPS:
+        raise Filtered("segments", "too_short", f"{count / VIDEO_FPS:.2f} s is below {limits.min_seconds:g} s")
+    with _stage("crop"):
+        near = [f for i, f in sorted(face.track.faces.items()) if start - faces.STRIDE < i < end + faces.STRIDE]
+        points = [f.landmarks for f in near if f.landmarks is not None and not np.isnan(f.landmarks).any()]
+        if not points:
+            raise Filtered("landmarks", "no_landmarks", f"the {settings.landmarks} backend finds no landmarks")
+        box = crop.clip_box(points, info.width, info.height)
+        sound = video.cut_audio(audio, start, count)
+        encoded = video.write_crop(info, start, count, box, sound)
+        frames = video.decode_clip(encoded)
+        if len(frames) != count:
+            raise video.DecodeError(f"the crop has {len(frames)} frames, expected {count}")
+    with _stage("landmarks"):
+        boxes = crop.boxes_to_crop(faces.boxes_between(face.track, start, end), box)
+        raw = landmarks.find_landmarks(list(frames), boxes, settings.landmarks, settings.landmark_weights)
+        marks = landmarks.fill_and_smooth(raw)
+        if marks is None:
+            missing = int(np.isnan(raw).any(axis=(1, 2)).sum())
+            raise Filtered("landmarks", "landmarks_lost", f"no landmarks in {missing} of {count} frames")
+    with _stage("filters"):
+        begin = round(start * AUDIO_RATE / VIDEO_FPS)
+        speech = np.pad(mask[begin : begin + len(sound)], (0, max(0, begin + len(sound) - max(begin, len(mask)))))
+        searched = [i for i in face.searched if start <= i < end]
+        around = [i for i in face.searched if start - NEIGHBOURHOOD <= i < end + NEIGHBOURHOOD]
+        scores = {
+            "seconds": count / VIDEO_FPS,
+            "face_present": sum(i in face.track.faces for i in searched) / max(1, len(searched)),
+            "single_face": 1 - sum(i in face.others for i in around) / max(1, len(around)),
+            "pad": crop.pad_share(box, info.width, info.height),
+            **filters.picture_scores(frames, marks, box[2], info.fps),
+            **filters.sound_scores(sound, speech[: len(sound)], marks),
+        }
+        scores = {name: float(np.round(scores[name], 4)) for name in SCORES}
+        missed = filters.decide(scores, limits)
+    identity = clip_id(digest, start, end)
+    result.quality.append(
+        dict(source=source, clip_id=identity, start_frame=start, end_frame=end, **scores, kept=not missed)
+    )
+    if missed:
+        raise Filtered("filters", missed[0][0], "; ".join(detail for _, detail in missed))
+    result.clips.append(
+        {
+            "clip_id": identity,
+            "error": "",
+            "source": source,
+            "source_sha256": digest,
+            "start_frame": start,
+            "end_frame": end,
+            "num_frames": count,
+            "box": np.array(box, np.float32),
+            "source_size": np.array([info.width, info.height], np.int32),
+            "video": encoded,
+            "audio": sound.astype(np.int16),
+            "landmarks": marks,
+            "landmark_backend": settings.landmarks,
+            "scores": json.dumps(scores, sort_keys=True),
+        }
+    )
