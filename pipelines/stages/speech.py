@@ -1,8 +1,8 @@
 """The speech signal of a clip: one loudness for all clips, and when and how high the voice is.
 
-Activity is measured by energy over the clip's own noise floor; pitch by the autocorrelation method of Boersma (1993): the
-autocorrelation of a windowed frame divided by that of the window, best peak between the lowest and highest voice, refined by a parabola.
-Both are on the 25 Hz grid of speech tokens.
+Activity is measured by energy over the clip's own noise floor; pitch by the autocorrelation method of Boersma (1993):
+the autocorrelation of a windowed frame divided by that of the window, best peak between the lowest and highest voice,
+refined by a parabola. Both are on the 25 Hz grid of speech tokens.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class SpeechConfig:
 
 @dataclass(frozen=True)
 class Speech:
-    """Levelled speech: audio int16 (N,), the gain that was applied, activity uint8 (S,) and pitch_hz float32 (S,), 0 = unvoiced."""
+    """Levelled speech: audio int16 (N,), its gain, activity uint8 (S,), pitch_hz float32 (S,) with 0 = unvoiced."""
 
     audio: np.ndarray
     gain_db: float
@@ -56,8 +56,8 @@ def levels_db(audio: np.ndarray) -> np.ndarray:
 def voice_activity(audio: np.ndarray, config: SpeechConfig) -> np.ndarray:
     """Says in which 40 ms somebody speaks: float (N,) -> bool (S,).
 
-    The threshold lies above the quiet tenth of the clip and not too far below its loud tenth; a gap of up to 120 ms inside speech is speech
-    (stop consonants), and a burst of a single step is not.
+    The threshold lies above the quiet tenth of the clip and not too far below its loud tenth; a gap of up to 120 ms
+    inside speech is speech (stop consonants), and a burst of a single step is not.
     """
     level = levels_db(audio)
     floor, loud = np.percentile(level, [10, 90])
@@ -79,7 +79,7 @@ def _fill(active: np.ndarray, value: bool, longest: int) -> np.ndarray:
 
 
 def pitch(audio: np.ndarray, config: SpeechConfig) -> np.ndarray:
-    """Measures the fundamental frequency at 25 Hz: float (N,) -> float32 (S,) in Hz, 0 where there is no clear period."""
+    """Measures the fundamental frequency at 25 Hz: float (N,) -> float32 (S,) Hz, 0 without a clear period."""
     audio = np.asarray(audio, np.float64)
     size = config.pitch_window
     steps = -(-len(audio) // SPEECH_HOP)
@@ -117,8 +117,8 @@ def normalise(audio: np.ndarray, config: SpeechConfig | None = None) -> Speech:
         audio: int16 (N,), 16 kHz.
 
     Returns:
-        the speech with active parts at ``target_level`` unless a peak above ``peak_level`` or ``max_gain`` forbids it; the gain is one
-        number for the whole clip, so the dynamics stay.
+        the speech with active parts at ``target_level`` unless a peak above ``peak_level`` or ``max_gain`` forbids it;
+        the gain is one number for the whole clip, so the dynamics stay.
     """
     config = config or SpeechConfig()
     wave = np.asarray(audio, np.float64) / 32768

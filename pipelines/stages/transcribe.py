@@ -1,7 +1,8 @@
 """The script of a clip: words with times and confidences, by PocketSphinx 5 and the English model in its wheel.
 
-PocketSphinx hears English in any language: the language of a transcript is that of the model, not a measurement, and on other speech the
-confidence is what tells (about real time on one core; https://github.com/cmusphinx/pocketsphinx, BSD licence).
+PocketSphinx hears English in any language: the language of a transcript is that of the model, not a measurement, and on
+other speech the confidence is what tells (faster than real time on one core; https://github.com/cmusphinx/pocketsphinx,
+BSD licence).
 """
 
 import functools
@@ -52,9 +53,9 @@ def _decoder():
 
 
 def transcribe(audio: np.ndarray) -> Transcript:
-    """Transcribes speech: int16 (N,) at 16 kHz -> Transcript. The same audio always gives the same transcript."""
+    """Transcribes speech: int16 (N,) at 16 kHz -> Transcript. The same audio gives the same transcript."""
     decoder = _decoder()
-    # Without this the cepstral mean of the clip before leaks into this one, and the result depends on the order of clips.
+    # Without this the cepstral mean of the clip before leaks into this one: the order of clips would matter.
     decoder.reinit_feat()
     if len(audio) == 0:
         return Transcript("", (), MODEL_LANGUAGE, 0.0)

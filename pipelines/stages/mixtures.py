@@ -1,0 +1,92 @@
+"""Gaussian mixtures of weighted points: the colour-and-place models of segmentation.
+
+einsum alphabet: n points, k components, d e dimensions.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A Gaussian mixture: log_weights (K,), means (K, D), whiteners (K, D, D) with whitener @ covariance @ whitener.T = I."""
+
+    log_weights: np.ndarray
+    means: np.ndarray
+    whiteners: np.ndarray
+
+    def log_density(self, points: np.ndarray) -> np.ndarray:
+        """Returns the natural log of the density: float32 (N, D) -> float32 (N,)."""
+        return _log_sum(self.component_log_density(points))
+
+    def component_log_density(self, points: np.ndarray) -> np.ndarray:
+        """Returns log(weight x density) of each component: (N, D) -> (N, K)."""
+        count, size = self.means.shape
+        # One matrix product for all components.
+        whitened = points @ self.whiteners.transpose(2, 0, 1).reshape(size, count * size)
+        whitened -= np.einsum("kde,ke->kd", self.whiteners, self.means).reshape(-1)
+        squared = (whitened * whitened).reshape(len(points), count, size).sum(-1)
+        log_determinant = np.log(np.abs(np.einsum("kdd->kd", self.whiteners))).sum(1)
+        constant = self.log_weights + log_determinant - 0.5 * size * np.log(2 * np.pi)
+        return (constant - 0.5 * squared).astype(np.float32)
+
+
+def _log_sum(values: np.ndarray) -> np.ndarray:
+    top = values.max(-1)
+    return top + np.log(np.exp(values - top[..., None]).sum(-1))
+
+
+def fit_mixture(
+    points: np.ndarray, weights: np.ndarray, components: int, iterations: int, floor: np.ndarray, start: Mixture | None
+) -> Mixture:
+    """Fits a mixture by expectation-maximisation.
+
+    Args:
+        points: float32 (N, D).
+        weights: float32 (N,), at least 0: how much of each point belongs to this mixture.
+        components: K.
+        floor: (D,) variance added to every component, so that none collapses on one colour.
+        start: continue from this mixture; None starts from spread-out points (farthest-point order, no randomness).
+    """
+    keep = weights > 1e-3
+    points, weights = points[keep], weights[keep]
+    if start is None:
+        centres = _spread_points(points, weights, components, floor)
+        scale = 1 / np.sqrt(floor)
+        nearest = ((points[:, None] * scale - centres[None] * scale) ** 2).sum(-1).argmin(1)
+        share = np.eye(len(centres), dtype=np.float32)[nearest]
+        start = _maximise(points, weights[:, None] * share, floor)
+    mixture = start
+    for _ in range(iterations):
+        log_density = mixture.component_log_density(points)
+        share = np.exp(log_density - _log_sum(log_density)[:, None])
+        mixture = _maximise(points, weights[:, None] * share, floor)
+    return mixture
+
+
+def _spread_points(points: np.ndarray, weights: np.ndarray, count: int, floor: np.ndarray) -> np.ndarray:
+    """Picks points far from each other, starting at the mean; each new one has the largest weighted distance."""
+    scaled = points / np.sqrt(floor)
+    mean = (weights[:, None] * scaled).sum(0) / weights.sum()
+    chosen = [((scaled - mean) ** 2).sum(1).argmin()]
+    distance = ((scaled - scaled[chosen[0]]) ** 2).sum(1)
+    while len(chosen) < count:
+        # The root keeps a lone outlier from winning over a populated place.
+        chosen.append(int((np.sqrt(distance) * weights).argmax()))
+        distance = np.minimum(distance, ((scaled - scaled[chosen[-1]]) ** 2).sum(1))
+    return points[chosen]
+
+
+def _maximise(points: np.ndarray, share: np.ndarray, floor: np.ndarray) -> Mixture:
+    total = share.sum(0) + 1e-6
+    means = share.T @ points / total[:, None]
+    size = points.shape[1]
+    covariances = np.empty((len(total), size, size))
+    for k in range(len(total)):
+        centred = points - means[k]
+        covariances[k] = (centred * share[:, k : k + 1]).T @ centred / total[k] + np.diag(floor)
+    # The inverse of the Cholesky factor whitens, and is triangular: its diagonal gives the determinant.
+    whiteners = np.linalg.inv(np.linalg.cholesky(covariances))
+    log_weights = np.log(total / total.sum())
+    return Mixture(log_weights.astype(np.float32), means.astype(np.float32), whiteners.astype(np.float32))
