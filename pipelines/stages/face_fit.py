@@ -1,13 +1,14 @@
 """A 3DMM fitted to a clip's landmarks: one shape per clip, expression and head pose per frame.
 
-The paper fits its 3DMM by optimisation; this is the landmark part of such a fit. Gauss-Newton on the reprojection error of the 68
-landmarks (region weights as in metrical-tracker: mouth and eyes high, contour low) plus the opening of lids and lips as distances of
-their own, Gaussian priors on shape and expression, bounds on expression, and temporal smoothness. All frames are solved at once: the
-shape couples them through a Schur complement, smoothness through a majorised (block-Jacobi) step, so that there is no Python per frame
-and one compilation per bucket of frames.
+The paper fits its 3DMM by optimisation; this is the landmark part of such a fit. Gauss-Newton on the reprojection error
+of the 68 landmarks (region weights as in metrical-tracker: mouth and eyes high, contour low) plus the opening of lids
+and lips as distances of their own, Gaussian priors on shape and expression, bounds on expression, and temporal
+smoothness. All frames are solved at once: the shape couples them through a Schur complement, smoothness through a
+majorised (block-Jacobi) step, so that there is no Python per frame and one compilation per bucket of frames.
 
-einsum alphabet: t frames, l landmarks, m residual rows (landmarks, then pairs), p parameters of a frame (rotation, translation,
-expression), q another such, s shape coefficients, r another such, c the three coordinates, i the two of the image.
+einsum alphabet: t frames, l landmarks, m residual rows (landmarks, then pairs), p parameters of a frame (rotation,
+translation, expression), q another such, s shape coefficients, r another such, c the three coordinates, i the two of
+the image.
 """
 
 import functools
@@ -28,7 +29,8 @@ _PAIRS = ((37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65))
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Weights of the fit. Residuals are in units of ``sigma`` x face size, so that crops of any scale are fitted alike."""
+    """Weights of the fit. Residuals are in units of ``sigma`` x face size, so that crops of any scale are fitted alike.
+    """
 
     sigma: float = 0.01
     robust: float = 3.0
@@ -54,8 +56,9 @@ class FitConfig:
 class FaceFit:
     """A fitted clip of T frames.
 
-    shape float32 (Ns,); expression float32 (T, Ne); pose float32 (T, 6) axis-angle and translation in metres; camera float32 (3,) focal,
-    cx, cy; reprojection_error: mean distance of all 68 landmarks in crop pixels; face_size: that of ``face_size``, in crop pixels.
+    shape float32 (Ns,); expression float32 (T, Ne); pose float32 (T, 6) axis-angle and translation in metres; camera
+    float32 (3,) focal, cx, cy; reprojection_error: mean distance of all 68 landmarks in crop pixels; face_size: that of
+    ``face_size``, in crop pixels.
     """
 
     shape: np.ndarray
@@ -192,7 +195,8 @@ def _solver(model: FaceModel, config: FitConfig):
 
     def contour_visibility(rotation):
         """How far each contour landmark can be trusted: on the side that turns away it slides along the silhouette."""
-        # The face looks along -z of the camera turned by the rotation; x of that is the sine of the yaw, > 0 to the right.
+        # The face looks along -z of the camera turned by the rotation; x of that is the sine of the yaw, > 0 to the
+        # right.
         yaw = -rotation[:, 0, 2]
         side = jnp.concatenate([-jnp.ones(8), jnp.zeros(1), jnp.ones(8)])  # landmarks 0-7 lie on the image's left
         turned_away = jnp.clip(yaw[:, None] * side / 0.5, 0, 1)

@@ -10,7 +10,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Mixture:
-    """A Gaussian mixture: log_weights (K,), means (K, D), whiteners (K, D, D) with whitener @ covariance @ whitener.T = I."""
+    """A Gaussian mixture: log_weights (K,), means (K, D), whiteners (K, D, D) with whitener @ covariance @ whitener.T =
+    I.
+    """
 
     log_weights: np.ndarray
     means: np.ndarray

@@ -17,7 +17,9 @@ def model():
 
 
 def talking_head(model, seed: int, yaw: float = 0.35, noise: float = 0.0):
-    """A synthetic clip: identity, smooth head motion, a mouth that opens and closes, blinks; returns truth and landmarks."""
+    """A synthetic clip: identity, smooth head motion, a mouth that opens and closes, blinks; returns truth and
+    landmarks.
+    """
     rng = np.random.default_rng(seed)
     time = np.arange(FRAMES) / 30
     shape = np.clip(rng.normal(0, 0.7, model.num_shape), -2, 2).astype(np.float32)
