@@ -1,0 +1,292 @@
+"""Token records -> packed batches for the prefix language model (Grain).
+
+Records are shuffled by index; for each, a task is drawn by weight, one of its steps and a window of the clip; the step
+becomes a row of ids, a prefix and a target; rows are packed first-fit into a fixed length. Everything is a function of the
+seed and the position, and the iterator's state is a few numbers: killed anywhere, it goes on at the exact next batch.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from models.errors import InputError
+from models.layers.attention import prefix_bounds
+from tasks.modalities import TOKEN_MODALITIES, Vocabulary
+from tasks.prompts import TextCodec, serialise, to_ids
+from tasks.registry import Step, Task
+from tasks.windows import Window, WindowConfig, starts, step_prompt, window_at
+
+FIRST_WINDOW_SHARE = 1 / 3  # of windows start the clip: every generation begins there
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """Shape of a batch.
+
+    Attributes:
+        length: ids of a row; an example that is longer is not used.
+        rows: rows of a batch.
+        block: positions of a head block.
+        bins: rows that are filled at once; more waste less, and mix examples from further apart.
+        window: latent steps of a window and its past.
+    """
+
+    length: int
+    rows: int
+    block: int
+    bins: int
+    window: WindowConfig
+
+
+@dataclass(frozen=True)
+class HeadLayout:
+    """Where the head finds each range: per range of the vocabulary its class and the first row in its table."""
+
+    classes: tuple[int, ...]
+    rows: tuple[int, ...]
+    num_classes: int
+
+    @classmethod
+    def of(cls, vocabulary: Vocabulary, model: Any) -> "HeadLayout":
+        """Args: model: a ``LanguageModelConfig`` of this vocabulary."""
+        found = [model.head_range(r.start, r.size) for r in vocabulary.ranges]
+        return cls(tuple(c for c, _ in found), tuple(row for _, row in found), len(model.classes))
+
+
+# --- One example ------------------------------------------------------------------------------------------------------
+
+
+def example(
+    step: Step,
+    record: Mapping[str, Any],
+    window: Window,
+    config: LoaderConfig,
+    vocabulary: Vocabulary,
+    text: TextCodec,
+) -> dict[str, np.ndarray] | None:
+    """Builds the ids of one step on one window of a clip.
+
+    Returns:
+        ``tokens`` int32 (n,) and ``target`` int32 (n,), 1 where the token is to be predicted; None if a text is empty or
+        the example is longer than a row.
+    """
+    for name in (*(s.modality for s in step.inputs), step.output):
+        if isinstance(record[name], str) and not record[name]:
+            return None
+    prompt = step_prompt(step.inputs, step.output, record, window, config.window, target=True)
+    prefix, target, _ = serialise(prompt)
+    before = to_ids(prefix, vocabulary, text)
+    after = to_ids(target, vocabulary, text)
+    if isinstance(prompt.make.content, str):
+        after = np.append(after, np.int32(vocabulary.eos))
+    if before.size + after.size > config.length:
+        return None
+    mark = np.zeros(before.size + after.size, np.int32)
+    mark[before.size :] = 1
+    return {"tokens": np.concatenate([before, after]).astype(np.int32), "target": mark}
+
+
+def sample_window(step: Step, steps: int, config: WindowConfig, rng: np.random.Generator) -> Window | None:
+    """Draws a window of a clip of ``steps`` latent steps for a step of a task; None if the clip has none."""
+    if step.whole_clip:
+        return Window(0, steps)
+    later = starts(steps)[1:]
+    if not step.needs_past and (not later or rng.random() < FIRST_WINDOW_SHARE):
+        return window_at(0, steps, config)
+    if not later:
+        return None
+    if step.needs_past and later[0] == 1:
+        later = later[1:] or later  # one frame is a past, but a poor one
+    return window_at(int(rng.choice(later)), steps, config)
+
+
+class ExampleMaker:
+    """A record and a random generator -> an example: the loader's random map."""
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        weights: np.ndarray,
+        config: LoaderConfig,
+        vocabulary: Vocabulary,
+        text: TextCodec,
+    ):
+        if len(weights) != len(tasks) or np.any(np.asarray(weights) < 0) or not np.sum(weights):
+            raise InputError(f"tasks: {len(weights)} weights for {len(tasks)} tasks, expected as many, none negative")
+        self.tasks, self.config, self.vocabulary, self.text = tuple(tasks), config, vocabulary, text
+        self.weights = np.asarray(weights, float) / np.sum(weights)
+
+    def __call__(self, record: Mapping[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        # Tasks in a random order in which each comes first with its weight: the next one serves where the first does not
+        # fit this clip (no script, too long for a row).
+        chosen = self.weights > 0
+        keys = np.where(chosen, rng.exponential(size=len(chosen)) / np.where(chosen, self.weights, 1), np.inf)
+        for index in np.argsort(keys)[: int(chosen.sum())]:
+            steps = self.tasks[index].steps
+            built = self.build(steps[rng.integers(len(steps))], record, rng)
+            if built is not None:
+                return built
+        raise InputError(
+            f"clip {record['clip_id']}: no task fits into rows of {self.config.length} tokens; "
+            "expected a longer row or a shorter window"
+        )
+
+    def build(self, step: Step, record: Mapping[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray] | None:
+        window = sample_window(step, record["semantics"].shape[0], self.config.window, rng)
+        if window is None:
+            return None
+        return example(step, record, window, self.config, self.vocabulary, self.text)
+
+
+# --- Batches ----------------------------------------------------------------------------------------------------------
+
+
+def arrange(
+    tokens: np.ndarray,
+    segments: np.ndarray,
+    positions: np.ndarray,
+    target: np.ndarray,
+    config: LoaderConfig,
+    vocabulary: Vocabulary,
+    layout: HeadLayout,
+) -> dict[str, np.ndarray]:
+    """Turns packed rows into a batch: bounds for attention, and the head's blocks.
+
+    The token at t is predicted at t - 1, so the first target token is predicted at the *last position of the prefix*, and
+    the last target token predicts nothing. One row with two segments, a prefix of 2 ids and 3 targets, then 1 and 2 (text
+    ids are below 100 here, the speech range of level 0 is [100, 110) and of level 1 is [110, 120))::
+
+        tokens          7   8  101 102 115   9  3   2   0
+        segments        1   1   1   1   1    2  2   2   0
+        positions       0   1   2   3   4    0  1   2   0
+        target          0   0   1   1   1    0  1   1   0
+        bounds          1   1   2   3   4    5  6   7   8
+        predicted at            1   2   3       5   6
+        blocks of 2     text [5 6] -> 3 2; level 0 [1 2] -> 1 2; level 1 [3 -] -> 5
+
+    Args:
+        tokens, segments, positions, target: int (B, S).
+
+    Returns:
+        The batch of ``models.language_model.loss``.
+    """
+    ranges = vocabulary.ranges
+    flat = tokens.reshape(-1)
+    where = np.flatnonzero(target.reshape(-1) * (segments.reshape(-1) > 0))
+    which = np.searchsorted([r.start for r in ranges], flat[where], side="right") - 1
+    size = config.block
+    count = -(-flat.size // size) + len(ranges)
+    head_positions = np.zeros((count, size), np.int32)
+    head_targets = np.zeros((count, size), np.int32)
+    head_weights = np.zeros((count, size), np.float32)
+    head_starts = np.zeros(count, np.int32)
+    ends = np.zeros(layout.num_classes, np.int32)
+    block = 0
+    order = sorted(range(len(ranges)), key=lambda r: (layout.classes[r], r))
+    present = set(which.tolist())
+    for r in order:
+        mine = where[which == r] if r in present else where[:0]
+        for first in range(0, mine.size, size):
+            part = mine[first : first + size]
+            head_positions[block, : part.size] = part - 1
+            head_targets[block, : part.size] = flat[part] - ranges[r].start
+            head_weights[block, : part.size] = 1
+            head_starts[block] = layout.rows[r]
+            block += 1
+        ends[layout.classes[r]] = block
+    inside = (segments > 0) & (target == 0)
+    return {
+        "tokens": tokens.astype(np.int32),
+        "segments": segments.astype(np.int32),
+        "positions": positions.astype(np.int32),
+        "bounds": prefix_bounds(segments, inside),
+        "head_positions": head_positions,
+        "head_targets": head_targets,
+        "head_weights": head_weights,
+        "head_starts": head_starts,
+        "head_ends": np.maximum.accumulate(ends),
+    }
+
+
+def _arrange_packed(packed: Mapping[str, np.ndarray], config, vocabulary, layout) -> dict[str, np.ndarray]:
+    return arrange(
+        packed["tokens"],
+        packed["tokens_segment_ids"],
+        packed["tokens_positions"],
+        packed["target"],
+        config,
+        vocabulary,
+        layout,
+    )
+
+
+def _pack(examples, config: LoaderConfig, vocabulary: Vocabulary, layout: HeadLayout):
+    import grain
+
+    packed = grain.experimental.FirstFitPackIterDataset(
+        examples,
+        length_struct={"tokens": config.length, "target": config.length},
+        num_packing_bins=max(config.bins, config.rows),
+        shuffle_bins=False,
+    )
+    # Dropping the remainder keeps shapes fixed; the training stream has no end.
+    return packed.batch(config.rows, drop_remainder=True).map(
+        functools.partial(_arrange_packed, config=config, vocabulary=vocabulary, layout=layout)
+    )
+
+
+class TokenRecords:
+    """The given rows of the tokens column, as a Grain source. Checks that a row is a whole token record."""
+
+    def __init__(self, column: Sequence[Mapping[str, Any]], rows: Sequence[int]):
+        self._column, self._rows = column, list(rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        record = self._column[self._rows[index]]
+        missing = [name for name in TOKEN_MODALITIES if name not in record]
+        if missing:
+            raise InputError(f"token record of clip {record.get('clip_id')}: no field {missing[0]!r}")
+        return record
+
+    def __repr__(self) -> str:
+        return f"TokenRecords({len(self)} rows)"
+
+
+def training_batches(records: TokenRecords, maker: ExampleMaker, layout: HeadLayout, seed: int) -> Any:
+    """Returns an infinite Grain dataset of batches; ``iter`` of it has ``get_state`` and ``set_state``."""
+    import grain
+
+    if not len(records):
+        raise InputError("language: there are no token records to train on")
+    examples = grain.MapDataset.source(records).seed(seed).shuffle().repeat(None).random_map(maker).to_iter_dataset()
+    return _pack(examples, maker.config, maker.vocabulary, layout)
+
+
+def heldout_batches(
+    records: TokenRecords, maker: ExampleMaker, layout: HeadLayout, limit: int, seed: int = 0
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields at most ``limit`` fixed batches in which every step of every task has its turn on every clip."""
+    import grain
+
+    examples = []
+    for row in range(len(records)):
+        record = records[row]
+        for number, task in enumerate(maker.tasks):
+            if maker.weights[number] == 0:
+                continue
+            for place, step in enumerate(task.steps):
+                built = maker.build(step, record, np.random.default_rng((seed, row, number, place)))
+                if built is not None:
+                    examples.append(built)
+    order = np.random.default_rng(seed).permutation(len(examples))
+    mixed = grain.MapDataset.source([examples[i] for i in order]).to_iter_dataset()
+    for count, batch in enumerate(_pack(mixed, maker.config, maker.vocabulary, layout)):
+        if count == limit:
+            return
+        yield batch
