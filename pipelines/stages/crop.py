@@ -14,7 +14,7 @@ from models.signals import CROP_SIZE
 
 # In units of the distance from the brows to the chin: above the brows, below the chin, to each side.
 ROOMY = (0.85, 0.55, 1.15)
-TIGHT = (0.55, 0.12, 0.80)
+TIGHT = (0.45, 0.08, 0.72)
 
 Box = tuple[int, int, int]
 

@@ -21,7 +21,7 @@ from pipelines import storage
 from pipelines.stages import crop, faces, filters, landmarks, segments, shots, video, voice_activity
 from pipelines.stages.filters import SCORES, FilterThresholds
 
-NEIGHBOURHOOD = 10 * VIDEO_FPS  # how far around a clip a second face counts
+NEIGHBOURHOOD = 30 * VIDEO_FPS  # how far around a clip, in its shot, a second face counts
 IDLE_STRIDE = VIDEO_FPS  # how often a stretch without any face is searched
 
 
@@ -75,11 +75,20 @@ def clip_id(source_sha256: str, start: int, end: int) -> str:
     return hashlib.sha256(f"{source_sha256}:{start}:{end}".encode()).hexdigest()[:20]
 
 
-def reject_row(source: str, stage: str, kind: str, reason: str, detail: str, span=None, clip: str | None = None) -> dict:
+def reject_row(
+    source: str, stage: str, kind: str, reason: str, detail: str, span=None, clip: str | None = None
+) -> dict:
     """``span`` None: the whole source."""
     start, end = span if span else (None, None)
     return dict(
-        source=source, clip_id=clip, start_frame=start, end_frame=end, stage=stage, kind=kind, reason=reason, detail=detail
+        source=source,
+        clip_id=clip,
+        start_frame=start,
+        end_frame=end,
+        stage=stage,
+        kind=kind,
+        reason=reason,
+        detail=detail,
     )
 
 
@@ -203,7 +212,9 @@ def scan_faces(info: video.VideoInfo, settings: Settings) -> Scan:
         found = faces.detect_faces(frame)
         if found:
             boxes = np.stack([face.box for face in found])
-            points = landmarks.find_landmarks([frame] * len(found), boxes, settings.landmarks, settings.landmark_weights)
+            points = landmarks.find_landmarks(
+                [frame] * len(found), boxes, settings.landmarks, settings.landmark_weights
+            )
             found = [
                 faces.Face(face.box * np.tile(scale, 2), face.score, (point + 0.5) * scale - 0.5)
                 for face, point in zip(found, points, strict=True)
@@ -237,7 +248,13 @@ def _continues(main: faces.Track, track: faces.Track) -> bool:
     """Whether a track is the main face again after it was lost: not at the same time, of similar size."""
     apart = not set(main.faces) & set(track.faces)
     overlapping = min(main.faces) < track.last and min(track.faces) < main.last
-    return track is not main and apart and not overlapping and 0.67 < track.size / main.size < 1.5 and len(track.faces) >= 3
+    return (
+        track is not main
+        and apart
+        and not overlapping
+        and 0.67 < track.size / main.size < 1.5
+        and len(track.faces) >= 3
+    )
 
 
 def _no_face(scan: Scan) -> Filtered:
@@ -252,7 +269,9 @@ def _no_face(scan: Scan) -> Filtered:
 # --- Second pass: one clip ---
 
 
-def _make_clip(source, digest, info, face: Followed, span, audio, mask, settings: Settings, result: SourceResult) -> None:
+def _make_clip(
+    source, digest, info, face: Followed, span, audio, mask, settings: Settings, result: SourceResult
+) -> None:
     limits = settings.thresholds
     start, end = span
     count = end - start
@@ -284,6 +303,9 @@ def _make_clip(source, digest, info, face: Followed, span, audio, mask, settings
         scores = {
             "seconds": count / VIDEO_FPS,
             "face_present": sum(i in face.track.faces for i in searched) / max(1, len(searched)),
+            "face_score": float(
+                np.median([face.track.faces[i].score if i in face.track.faces else -1.0 for i in searched])
+            ),
             "single_face": 1 - sum(i in face.others for i in around) / max(1, len(around)),
             "pad": crop.pad_share(box, info.width, info.height),
             **filters.picture_scores(frames, marks, box[2], info.fps),

@@ -19,7 +19,7 @@ from models.errors import InputError
 BACKEND = "dlib-hog"
 STRIDE = 6  # frames between two detections: 5 a second
 SHORT_SIDE = 480
-START_SCORE, KEEP_SCORE = 0.0, -0.4
+START_SCORE, KEEP_SCORE = 0.2, -0.4
 MAX_MISSED = 3  # detections in a row that a track may miss, 0.8 s between those around them
 MIN_OVERLAP = 0.25
 
@@ -72,7 +72,9 @@ def model_file(name: str) -> str:
     """Returns the path of a file of the `face_recognition_models` package without importing it (it wants pkg_resources)."""
     spec = importlib.util.find_spec("face_recognition_models")
     if spec is None or spec.origin is None:
-        raise InputError("dlib models: expected the face_recognition_models package (`pip install face_recognition_models`)")
+        raise InputError(
+            "dlib models: expected the face_recognition_models package (`pip install face_recognition_models`)"
+        )
     return str(Path(spec.origin).parent / "models" / name)
 
 
@@ -104,7 +106,11 @@ def build_tracks(samples: dict[int, list[Face]], stride: int = STRIDE) -> list[T
         faces = list(samples[index])
         live = [track for track in tracks if index - track.last <= (MAX_MISSED + 1) * stride]
         pairs = sorted(
-            ((overlap(track.faces[track.last].box, face.box), t, f) for t, track in enumerate(live) for f, face in enumerate(faces)),
+            (
+                (overlap(track.faces[track.last].box, face.box), t, f)
+                for t, track in enumerate(live)
+                for f, face in enumerate(faces)
+            ),
             reverse=True,
         )
         used_tracks, used_faces = set(), set()

@@ -20,7 +20,8 @@ SCORES: dict[str, str] = {
     "face_size": "median height of the face from the brows to the chin, source pixels",
     "face_share": "that height as a share of the crop's side",
     "face_present": "share of the searched frames in which the followed face was found",
-    "single_face": "share of the searched frames, within 10 s around, that show no second face that matters",
+    "face_score": "median score of the frontal face detector there (about 0 for a profile, above 0.5 for a clear face)",
+    "single_face": "share of the searched frames, within 30 s around in the shot, that show no second face that matters",
     "yaw": "median turn to the side, degrees (positive: toward the picture's right)",
     "pitch": "median nod, degrees (positive: up)",
     "roll": "median tilt, degrees (positive: clockwise in the picture)",
@@ -50,6 +51,7 @@ class FilterThresholds:
     min_face_size: float = 48.0
     min_face_share: float = 0.12
     min_face_present: float = 0.6
+    min_face_score: float = 0.1
     min_single_face: float = 0.8
     second_face_size: float = 0.5  # of the followed face: smaller ones do not count
     max_turn: float = 60.0
@@ -61,7 +63,7 @@ class FilterThresholds:
     max_frozen: float = 0.8
     max_pad: float = 0.3
     min_speech: float = 0.3
-    min_snr_db: float = -20.0
+    min_snr_db: float = -100.0
     max_clipping: float = 0.05
     min_lip_sync: float = -1.0
     max_text: float = 1.0
@@ -87,6 +89,7 @@ def decide(scores: dict[str, float], limits: FilterThresholds) -> list[tuple[str
     below = [
         ("too_short", "seconds", limits.min_seconds),
         ("face_lost", "face_present", limits.min_face_present),
+        ("no_frontal_face", "face_score", limits.min_face_score),
         ("several_faces", "single_face", limits.min_single_face),
         ("face_too_small", "face_size", limits.min_face_size),
         ("face_too_small", "face_share", limits.min_face_share),

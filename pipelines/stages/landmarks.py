@@ -176,7 +176,9 @@ def _fan(weights: str | None):
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:
-        raise InputError(f"--landmark-weights {path}: not the weights of {FAN_NAME} ({type(error).__name__}: {error})") from error
+        raise InputError(
+            f"--landmark-weights {path}: not the weights of {FAN_NAME} ({type(error).__name__}: {error})"
+        ) from error
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return network.to(device).eval(), device
 
