@@ -1,0 +1,322 @@
+"""The continuous causal video autoencoder that gives the diffusion decoder its latents.
+
+The MAGVIT-v2 encoder family without quantization (WALT: 8 latent channels, /8 in space, /4 in time): causal convolutions, residual
+blocks, strided convolutions down, depth-to-space up. Time follows the grid of ``models.signals``: ``T = 4k + 1`` frames are ``k + 1``
+latents, and latent ``j`` depends on frames ``0 .. 4j`` alone. Latents are normalised by stored per-channel statistics.
+
+Choices of ours. Norms are over channels only: a group norm over time would let later frames change earlier latents. The input is
+folded by ``patch`` in space and ``time_patch`` in time, so that a small model never convolves at full resolution (1 and 1 in the
+paper's size). ``linear_path`` puts a linear autoencoder of whole cells (8 x 8 pixels x 4 frames) beside the network, begun at the
+principal components of the training data (``principal_cells``); the network starts at zero and learns what the linear one misses.
+A model that trains for a minute reconstructs faces with it, and nothing without it; the paper's size does not use it.
+
+Letters: B batch, T frames, K latent steps, H W pixels (h w latent cells), C channels.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from models.errors import InputError
+from models.io import dataclass_from_dict, fill, load_model
+from models.layers.video_conv import (
+    CausalVideoConv,
+    VideoResidual,
+    depth_to_space,
+    depth_to_time,
+    fold_time,
+    space_to_depth,
+    unfold_time,
+)
+from models.signals import TIME_STRIDE
+
+KIND = "video_autoencoder"
+SPACE_STRIDE = 8
+CELL = SPACE_STRIDE**2 * TIME_STRIDE * 3  # numbers in the cell that one latent stands for
+
+
+@dataclass(frozen=True)
+class VideoAutoencoderConfig:
+    """Sizes. Stages run from fine to coarse in the encoder and back in the decoder.
+
+    Attributes:
+        resolution: side of a frame in pixels.
+        patch: space-to-depth factor at the input.
+        time_patch: frames folded into channels at the input.
+        widths: channels of each stage.
+        blocks: residual blocks of each stage.
+        time_kernels: temporal kernel of each stage's residual blocks.
+        space_down: whether a stage's end halves space; ``patch`` times these must be 8.
+        time_down: whether a stage's end halves time; ``time_patch`` times these must be 4.
+        edge_kernel: spatial kernel of the first and the last convolution.
+        linear_path: whether the linear autoencoder lies beside the network.
+        latent_channels: c.
+        latent_noise: standard deviation of the noise added to normalised latents in training, so that decoding forgives the
+            diffusion model's small errors.
+        edge_weight: weight of the L1 loss on differences of neighbouring pixels, beside L1 and L2 on pixels.
+    """
+
+    resolution: int = 128
+    patch: int = 8
+    time_patch: int = 4
+    widths: tuple[int, ...] = (96,)
+    blocks: tuple[int, ...] = (2,)
+    time_kernels: tuple[int, ...] = (1,)
+    space_down: tuple[bool, ...] = (False,)
+    time_down: tuple[bool, ...] = (False,)
+    edge_kernel: int = 1
+    linear_path: bool = True
+    latent_channels: int = 8
+    latent_noise: float = 0.1
+    edge_weight: float = 1.0
+
+    def __post_init__(self):
+        if self.patch * 2 ** sum(self.space_down) != SPACE_STRIDE:
+            raise InputError(
+                f"video autoencoder: patch {self.patch} and space_down {self.space_down} do not make {SPACE_STRIDE}"
+            )
+        if self.time_patch * 2 ** sum(self.time_down) != TIME_STRIDE:
+            raise InputError(
+                f"video autoencoder: time_patch {self.time_patch} and time_down {self.time_down} do not make {TIME_STRIDE}"
+            )
+        if self.resolution % SPACE_STRIDE:
+            raise InputError(f"video autoencoder: resolution {self.resolution} is not a multiple of {SPACE_STRIDE}")
+
+    @property
+    def latent_size(self) -> int:
+        """Side of the latent grid."""
+        return self.resolution // SPACE_STRIDE
+
+
+def to_cells(frames: jax.Array) -> jax.Array:
+    """(B, T = 4k + 1, H, W, 3) -> (B, k + 1, h, w, CELL): what each latent stands for; the first frame four times in the first."""
+    return fold_time(space_to_depth(frames, SPACE_STRIDE), TIME_STRIDE)
+
+
+def from_cells(cells: jax.Array) -> jax.Array:
+    """The inverse of ``to_cells``."""
+    return depth_to_space(unfold_time(cells, TIME_STRIDE), SPACE_STRIDE)
+
+
+class Encoder(nnx.Module):
+    """Frames (B, T, H, W, 3) in [-1, 1] -> latents before normalisation (B, K, h, w, c)."""
+
+    def __init__(self, config: VideoAutoencoderConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        width = config.widths[0]
+        inputs, kernel = 3 * config.patch**2 * config.time_patch, config.edge_kernel
+        self.first = CausalVideoConv(inputs, width, time_kernel=1, space_kernel=kernel, rngs=rngs)
+        for stage, stage_width in enumerate(config.widths):
+            for block in range(config.blocks[stage]):
+                layer = VideoResidual(width, stage_width, time_kernel=config.time_kernels[stage], rngs=rngs)
+                setattr(self, f"stage{stage}_block{block}", layer)
+                width = stage_width
+            space, time = config.space_down[stage], config.time_down[stage]
+            if space or time:
+                down = CausalVideoConv(
+                    width, width, time_kernel=3 if time else 1, time_stride=1 + time, space_stride=1 + space, rngs=rngs
+                )
+                setattr(self, f"stage{stage}_down", down)
+        self.norm = nnx.RMSNorm(width, rngs=rngs)
+        self.last = CausalVideoConv(
+            width, config.latent_channels, time_kernel=1, space_kernel=1, zero=config.linear_path, rngs=rngs
+        )
+        if config.linear_path:
+            self.linear = nnx.Linear(CELL, config.latent_channels, rngs=rngs)
+
+    def __call__(self, frames: jax.Array) -> jax.Array:
+        x = fold_time(space_to_depth(frames, self.config.patch), self.config.time_patch)
+        x = self.first(x)  # (B, T/time_patch, H/patch, W/patch, C)
+        for stage in range(len(self.config.widths)):
+            for block in range(self.config.blocks[stage]):
+                x = getattr(self, f"stage{stage}_block{block}")(x)
+            if self.config.space_down[stage] or self.config.time_down[stage]:
+                x = getattr(self, f"stage{stage}_down")(x)
+        x = self.last(jax.nn.silu(self.norm(x)))  # (B, K, h, w, c)
+        return x + self.linear(to_cells(frames)) if self.config.linear_path else x
+
+
+class Decoder(nnx.Module):
+    """Normalised latents (B, K, h, w, c) -> frames (B, T, H, W, 3), about [-1, 1]."""
+
+    def __init__(self, config: VideoAutoencoderConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        width = config.widths[-1]
+        self.first = CausalVideoConv(config.latent_channels, width, time_kernel=1, rngs=rngs)
+        for stage in reversed(range(len(config.widths))):
+            stage_width = config.widths[stage]
+            space, time = config.space_down[stage], config.time_down[stage]
+            if space or time:
+                factor = (4 if space else 1) * (2 if time else 1)
+                up = CausalVideoConv(width, stage_width * factor, time_kernel=1, space_kernel=1, rngs=rngs)
+                setattr(self, f"stage{stage}_up", up)
+                width = stage_width
+            for block in range(config.blocks[stage]):
+                layer = VideoResidual(width, stage_width, time_kernel=config.time_kernels[stage], rngs=rngs)
+                setattr(self, f"stage{stage}_block{block}", layer)
+                width = stage_width
+        self.norm = nnx.RMSNorm(width, rngs=rngs)
+        outputs, kernel = 3 * config.patch**2 * config.time_patch, config.edge_kernel
+        self.last = CausalVideoConv(
+            width, outputs, time_kernel=1, space_kernel=kernel, zero=config.linear_path, rngs=rngs
+        )
+        if config.linear_path:
+            self.linear = nnx.Linear(config.latent_channels, CELL, rngs=rngs)
+
+    def __call__(self, latents: jax.Array) -> jax.Array:
+        x = self.first(latents)
+        for stage in reversed(range(len(self.config.widths))):
+            space, time = self.config.space_down[stage], self.config.time_down[stage]
+            if space or time:
+                x = getattr(self, f"stage{stage}_up")(x)
+                if time:
+                    x = depth_to_time(x)[:, 1:]  # the first step stands for one frame, not two
+                if space:
+                    x = depth_to_space(x, 2)
+            for block in range(self.config.blocks[stage]):
+                x = getattr(self, f"stage{stage}_block{block}")(x)
+        x = unfold_time(self.last(jax.nn.silu(self.norm(x))), self.config.time_patch)
+        x = depth_to_space(x, self.config.patch)
+        return x + from_cells(self.linear(latents)) if self.config.linear_path else x
+
+
+class VideoAutoencoder(nnx.Module):
+    """Encoder, decoder and the latents' statistics (buffers that training keeps as running averages)."""
+
+    def __init__(self, config: VideoAutoencoderConfig, *, rngs: nnx.Rngs):
+        self.encoder = Encoder(config, rngs=rngs)
+        self.decoder = Decoder(config, rngs=rngs)
+        self.latent_mean = nnx.Param(jnp.zeros(config.latent_channels))
+        self.latent_std = nnx.Param(jnp.ones(config.latent_channels))
+
+
+@lru_cache(maxsize=8)
+def _graph(config: VideoAutoencoderConfig):
+    return nnx.split(nnx.eval_shape(lambda: VideoAutoencoder(config, rngs=nnx.Rngs(0))))[0]
+
+
+def init(config: VideoAutoencoderConfig, key: jax.Array, linear: dict | None = None) -> dict:
+    """Returns fresh parameters, nested dicts of arrays; ``linear`` is a start for the linear path (``principal_cells``)."""
+    params = nnx.to_pure_dict(nnx.split(VideoAutoencoder(config, rngs=nnx.Rngs(key)))[1])
+    if linear is not None:
+        for side in ("encoder", "decoder"):
+            params[side]["linear"] = {name: jnp.asarray(leaf) for name, leaf in linear[side].items()}
+    return params
+
+
+def principal_cells(frames: np.ndarray, channels: int) -> dict:
+    """Returns a start for the linear path: the principal components of cells, scaled so that latents have unit variance.
+
+    Args:
+        frames: float32 (B, T = 4k + 1, H, W, 3) in [-1, 1].
+        channels: c.
+
+    Returns:
+        {"encoder": {"kernel" (CELL, c), "bias"}, "decoder": {"kernel" (c, CELL), "bias"}}, float32.
+    """
+    cells = np.asarray(to_cells(frames)).reshape(-1, CELL).astype(np.float64)
+    mean = cells.mean(0)
+    values, vectors = np.linalg.eigh(np.cov(cells, rowvar=False))
+    vectors = vectors[:, ::-1][:, :channels]
+    vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(0), np.arange(channels)])  # eigh leaves the sign open
+    scale = np.sqrt(np.maximum(values[::-1][:channels], 1e-8))
+    kernel, inverse = vectors / scale, (vectors * scale).T
+    parts = {
+        "encoder": {"kernel": kernel, "bias": -mean @ kernel},
+        "decoder": {"kernel": inverse, "bias": mean},
+    }
+    return jax.tree.map(lambda leaf: leaf.astype(np.float32), parts)
+
+
+def encode_raw(config: VideoAutoencoderConfig, params: dict, frames: jax.Array) -> jax.Array:
+    """Frames (B, T = 4k + 1, H, W, 3) in [-1, 1] -> latents before normalisation (B, k + 1, h, w, c)."""
+    return nnx.merge(_graph(config), params).encoder(frames)
+
+
+def encode(config: VideoAutoencoderConfig, params: dict, frames: jax.Array) -> jax.Array:
+    """Frames (B, T = 4k + 1, H, W, 3) in [-1, 1] -> normalised latents (B, k + 1, h, w, c), about zero mean and unit variance."""
+    return (encode_raw(config, params, frames) - params["latent_mean"]) / params["latent_std"]
+
+
+def decode(config: VideoAutoencoderConfig, params: dict, latents: jax.Array) -> jax.Array:
+    """Normalised latents (B, k + 1, h, w, c) -> frames (B, 4k + 1, H, W, 3), about [-1, 1]."""
+    return nnx.merge(_graph(config), params).decoder(latents)
+
+
+def training_loss(
+    config: VideoAutoencoderConfig, params: dict, frames: jax.Array, key: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """Returns the reconstruction loss and this batch's latent (mean, std) per channel.
+
+    The caller keeps running averages of the statistics in ``latent_mean`` and ``latent_std``; no gradient goes into these. (The
+    batch's own statistics would be wrong here: normalised by them, a batch of dark clips and one of bright clips look alike.)
+    """
+    raw = encode_raw(config, params, frames)
+    latents = (raw - jax.lax.stop_gradient(params["latent_mean"])) / jax.lax.stop_gradient(params["latent_std"])
+    latents = latents + config.latent_noise * jax.random.normal(key, latents.shape)
+    loss = reconstruction_loss(config, decode(config, params, latents), frames)
+    raw = jax.lax.stop_gradient(raw)
+    return loss, (raw.mean((0, 1, 2, 3)), raw.std((0, 1, 2, 3)))
+
+
+def reconstruction_loss(config: VideoAutoencoderConfig, output: jax.Array, frames: jax.Array) -> jax.Array:
+    """L1 + L2 on pixels in [-1, 1] and weighted L1 on the differences of neighbours (edges stay sharp)."""
+    error = output - frames
+    loss = jnp.abs(error).mean() + jnp.square(error).mean()
+    down, right = error[:, :, 1:] - error[:, :, :-1], error[:, :, :, 1:] - error[:, :, :, :-1]
+    return loss + config.edge_weight * (jnp.abs(down).mean() + jnp.abs(right).mean())
+
+
+def pixels_to_unit(frames: np.ndarray) -> np.ndarray:
+    """uint8 -> float32 in [-1, 1]."""
+    return frames.astype(np.float32) / 127.5 - 1
+
+
+def unit_to_pixels(frames: np.ndarray) -> np.ndarray:
+    """About [-1, 1] -> uint8."""
+    return np.clip(np.rint((np.asarray(frames) + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class TrainedAutoencoder:
+    """A loaded autoencoder; numpy in, numpy out, jitted inside (one compilation per number of frames)."""
+
+    config: VideoAutoencoderConfig
+    params: dict
+    weights_sha256: str
+
+    def encode(self, frames: np.ndarray) -> np.ndarray:
+        """uint8 (T = 4k + 1, H, W, 3) -> normalised latents float32 (k + 1, h, w, c)."""
+        size = self.config.resolution
+        if frames.dtype != np.uint8 or frames.shape[1:] != (size, size, 3) or frames.shape[0] % TIME_STRIDE != 1:
+            raise InputError(
+                f"video autoencoder: frames are {frames.dtype}{frames.shape}, expected uint8 (4k+1, {size}, {size}, 3)"
+            )
+        return np.asarray(_encode(self.config, self.params, pixels_to_unit(frames)[None])[0])
+
+    def decode(self, latents: np.ndarray) -> np.ndarray:
+        """Normalised latents (k + 1, h, w, c) -> uint8 (4k + 1, H, W, 3)."""
+        return unit_to_pixels(_decode(self.config, self.params, jnp.asarray(latents)[None])[0])
+
+
+_encode = jax.jit(encode, static_argnums=0)
+_decode = jax.jit(decode, static_argnums=0)
+
+
+def load_autoencoder(directory: Path | str) -> TrainedAutoencoder:
+    """Reads a trained autoencoder's directory.
+
+    Raises:
+        InputError: it is none, or its arrays do not fit its config.
+    """
+    kind, config, params, meta = load_model(directory)
+    if kind != KIND:
+        raise InputError(f"{directory}: a model of kind {kind!r}, expected {KIND!r}")
+    config = dataclass_from_dict(VideoAutoencoderConfig, config)
+    template = jax.eval_shape(lambda key: init(config, key), jax.random.key(0))
+    return TrainedAutoencoder(config, fill(template, params, directory), meta.weights_sha256)
