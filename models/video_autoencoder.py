@@ -1,14 +1,16 @@
 """The continuous causal video autoencoder that gives the diffusion decoder its latents.
 
-The MAGVIT-v2 encoder family without quantization (WALT: 8 latent channels, /8 in space, /4 in time): causal convolutions, residual
-blocks, strided convolutions down, depth-to-space up. Time follows the grid of ``models.signals``: ``T = 4k + 1`` frames are ``k + 1``
-latents, and latent ``j`` depends on frames ``0 .. 4j`` alone. Latents are normalised by stored per-channel statistics.
+The MAGVIT-v2 encoder family without quantization (WALT: 8 latent channels, /8 in space, /4 in time): causal
+convolutions, residual blocks, folding down and unfolding up. Time follows the grid of
+``models.signals``: ``T = 4k + 1`` frames are ``k + 1`` latents, and latent ``j`` depends on frames ``0 .. 4j`` alone.
+Latents are normalised by stored per-channel statistics.
 
-Choices of ours. Norms are over channels only: a group norm over time would let later frames change earlier latents. The input is
-folded by ``patch`` in space and ``time_patch`` in time, so that a small model never convolves at full resolution (1 and 1 in the
-paper's size). ``linear_path`` puts a linear autoencoder of whole cells (8 x 8 pixels x 4 frames) beside the network, begun at the
-principal components of the training data (``principal_cells``); the network starts at zero and learns what the linear one misses.
-A model that trains for a minute reconstructs faces with it, and nothing without it; the paper's size does not use it.
+Choices of ours. Norms are over channels only: a group norm over time would let later frames change earlier latents. The
+input is folded by ``patch`` in space and ``time_patch`` in time, so that a small model never convolves at full
+resolution (1 and 1 in the paper's size). ``linear_path`` puts a linear autoencoder of whole cells (8 x 8 pixels x 4
+frames) beside the network, begun at the principal components of the training data (``principal_cells``); the network
+starts at zero and learns what the linear one misses. A model that trains for a minute reconstructs faces with it, and
+nothing without it; the paper's size does not use it.
 
 Letters: B batch, T frames, K latent steps, H W pixels (h w latent cells), C channels.
 """
@@ -24,7 +26,9 @@ from flax import nnx
 
 from models.errors import InputError
 from models.io import dataclass_from_dict, fill, load_model
-from models.layers.video_conv import (
+from models.layers.convolution import VideoConv
+from models.layers.folding import fold_space, fold_time, unfold_space, unfold_time
+from models.layers.module import abstract, initialise
     CausalVideoConv,
     VideoResidual,
     depth_to_space,
@@ -56,8 +60,8 @@ class VideoAutoencoderConfig:
         edge_kernel: spatial kernel of the first and the last convolution.
         linear_path: whether the linear autoencoder lies beside the network.
         latent_channels: c.
-        latent_noise: standard deviation of the noise added to normalised latents in training, so that decoding forgives the
-            diffusion model's small errors.
+        latent_noise: standard deviation of the noise added to normalised latents in training, so that decoding forgives
+            the diffusion model's small errors.
         edge_weight: weight of the L1 loss on differences of neighbouring pixels, beside L1 and L2 on pixels.
     """
 
@@ -65,14 +69,14 @@ class VideoAutoencoderConfig:
     patch: int = 8
     time_patch: int = 4
     widths: tuple[int, ...] = (96,)
-    blocks: tuple[int, ...] = (2,)
+    blocks: tuple[int, ...] = (1,)
     time_kernels: tuple[int, ...] = (1,)
     space_down: tuple[bool, ...] = (False,)
     time_down: tuple[bool, ...] = (False,)
     edge_kernel: int = 1
     linear_path: bool = True
     latent_channels: int = 8
-    latent_noise: float = 0.1
+    latent_noise: float = 0.05
     edge_weight: float = 1.0
 
     def __post_init__(self):
@@ -82,7 +86,8 @@ class VideoAutoencoderConfig:
             )
         if self.time_patch * 2 ** sum(self.time_down) != TIME_STRIDE:
             raise InputError(
-                f"video autoencoder: time_patch {self.time_patch} and time_down {self.time_down} do not make {TIME_STRIDE}"
+                f"video autoencoder: time_patch {self.time_patch} and time_down {self.time_down} "
+                f"do not make {TIME_STRIDE}"
             )
         if self.resolution % SPACE_STRIDE:
             raise InputError(f"video autoencoder: resolution {self.resolution} is not a multiple of {SPACE_STRIDE}")
@@ -94,13 +99,39 @@ class VideoAutoencoderConfig:
 
 
 def to_cells(frames: jax.Array) -> jax.Array:
-    """(B, T = 4k + 1, H, W, 3) -> (B, k + 1, h, w, CELL): what each latent stands for; the first frame four times in the first."""
-    return fold_time(space_to_depth(frames, SPACE_STRIDE), TIME_STRIDE)
+    """What each latent stands for, (B, T = 4k + 1, H, W, 3) -> (B, k + 1, h, w, CELL): four frames of 8 x 8 pixels.
+
+    The first latent stands for the first frame alone, which its cell holds four times (a still image is a still video).
+    """
+    return _fold(frames, SPACE_STRIDE, TIME_STRIDE)
 
 
 def from_cells(cells: jax.Array) -> jax.Array:
     """The inverse of ``to_cells``."""
-    return depth_to_space(unfold_time(cells, TIME_STRIDE), SPACE_STRIDE)
+    return unfold_space(unfold_time(cells, TIME_STRIDE, True), SPACE_STRIDE)
+
+
+def _fold(x: jax.Array, space: int, time: int) -> jax.Array:
+    """Folds blocks of pixels and frames into channels; the first frame comes as often as a block has frames."""
+    x = jnp.concatenate([jnp.repeat(x[:, :1], time - 1, axis=1), x], axis=1)
+    return fold_time(fold_space(x, space), time, False)
+
+
+class Residual(nnx.Module):
+    """norm, swish, convolution, twice, beside the identity (a 1x1 projection where the width changes)."""
+
+    def __init__(self, inputs: int, outputs: int, *, time_kernel: int, rngs: nnx.Rngs):
+        self.norm1 = nnx.RMSNorm(inputs, rngs=rngs)
+        self.conv1 = VideoConv(inputs, outputs, time_kernel=time_kernel, rngs=rngs)
+        self.norm2 = nnx.RMSNorm(outputs, rngs=rngs)
+        self.conv2 = VideoConv(outputs, outputs, time_kernel=1, zero=True, rngs=rngs)
+        if inputs != outputs:
+            self.skip = nnx.Linear(inputs, outputs, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = self.conv1(jax.nn.silu(self.norm1(x)))
+        y = self.conv2(jax.nn.silu(self.norm2(y)))
+        return y + (self.skip(x) if hasattr(self, "skip") else x)
 
 
 class Encoder(nnx.Module):
@@ -108,37 +139,36 @@ class Encoder(nnx.Module):
 
     def __init__(self, config: VideoAutoencoderConfig, *, rngs: nnx.Rngs):
         self.config = config
-        width = config.widths[0]
-        inputs, kernel = 3 * config.patch**2 * config.time_patch, config.edge_kernel
-        self.first = CausalVideoConv(inputs, width, time_kernel=1, space_kernel=kernel, rngs=rngs)
+        inputs, kernel, width = 3 * config.patch**2 * config.time_patch, config.edge_kernel, config.widths[0]
+        self.first = VideoConv(inputs, width, time_kernel=1, space_kernel=kernel, rngs=rngs)
         for stage, stage_width in enumerate(config.widths):
             for block in range(config.blocks[stage]):
-                layer = VideoResidual(width, stage_width, time_kernel=config.time_kernels[stage], rngs=rngs)
+                layer = Residual(width, stage_width, time_kernel=config.time_kernels[stage], rngs=rngs)
                 setattr(self, f"stage{stage}_block{block}", layer)
                 width = stage_width
             space, time = config.space_down[stage], config.time_down[stage]
             if space or time:
-                down = CausalVideoConv(
-                    width, width, time_kernel=3 if time else 1, time_stride=1 + time, space_stride=1 + space, rngs=rngs
-                )
-                setattr(self, f"stage{stage}_down", down)
+                inputs = width * (4 if space else 1) * (2 if time else 1)
+                setattr(self, f"stage{stage}_down", VideoConv(inputs, width, time_kernel=1, space_kernel=1, rngs=rngs))
         self.norm = nnx.RMSNorm(width, rngs=rngs)
-        self.last = CausalVideoConv(
+        self.last = VideoConv(
             width, config.latent_channels, time_kernel=1, space_kernel=1, zero=config.linear_path, rngs=rngs
         )
         if config.linear_path:
             self.linear = nnx.Linear(CELL, config.latent_channels, rngs=rngs)
 
     def __call__(self, frames: jax.Array) -> jax.Array:
-        x = fold_time(space_to_depth(frames, self.config.patch), self.config.time_patch)
-        x = self.first(x)  # (B, T/time_patch, H/patch, W/patch, C)
-        for stage in range(len(self.config.widths)):
-            for block in range(self.config.blocks[stage]):
+        config = self.config
+        x = self.first(_fold(frames, config.patch, config.time_patch))  # (B, T/time_patch, H/patch, W/patch, C)
+        for stage in range(len(config.widths)):
+            for block in range(config.blocks[stage]):
                 x = getattr(self, f"stage{stage}_block{block}")(x)
-            if self.config.space_down[stage] or self.config.time_down[stage]:
+            space, time = config.space_down[stage], config.time_down[stage]
+            if space or time:
+                x = fold_time(fold_space(x, 2 if space else 1), 2 if time else 1, True)
                 x = getattr(self, f"stage{stage}_down")(x)
         x = self.last(jax.nn.silu(self.norm(x)))  # (B, K, h, w, c)
-        return x + self.linear(to_cells(frames)) if self.config.linear_path else x
+        return x + self.linear(to_cells(frames)) if config.linear_path else x
 
 
 class Decoder(nnx.Module):
@@ -147,42 +177,39 @@ class Decoder(nnx.Module):
     def __init__(self, config: VideoAutoencoderConfig, *, rngs: nnx.Rngs):
         self.config = config
         width = config.widths[-1]
-        self.first = CausalVideoConv(config.latent_channels, width, time_kernel=1, rngs=rngs)
+        self.first = VideoConv(config.latent_channels, width, time_kernel=1, rngs=rngs)
         for stage in reversed(range(len(config.widths))):
             stage_width = config.widths[stage]
             space, time = config.space_down[stage], config.time_down[stage]
             if space or time:
-                factor = (4 if space else 1) * (2 if time else 1)
-                up = CausalVideoConv(width, stage_width * factor, time_kernel=1, space_kernel=1, rngs=rngs)
-                setattr(self, f"stage{stage}_up", up)
+                outputs = stage_width * (4 if space else 1) * (2 if time else 1)
+                setattr(self, f"stage{stage}_up", VideoConv(width, outputs, time_kernel=1, space_kernel=1, rngs=rngs))
                 width = stage_width
             for block in range(config.blocks[stage]):
-                layer = VideoResidual(width, stage_width, time_kernel=config.time_kernels[stage], rngs=rngs)
+                layer = Residual(width, stage_width, time_kernel=config.time_kernels[stage], rngs=rngs)
                 setattr(self, f"stage{stage}_block{block}", layer)
                 width = stage_width
         self.norm = nnx.RMSNorm(width, rngs=rngs)
         outputs, kernel = 3 * config.patch**2 * config.time_patch, config.edge_kernel
-        self.last = CausalVideoConv(
+        self.last = VideoConv(
             width, outputs, time_kernel=1, space_kernel=kernel, zero=config.linear_path, rngs=rngs
         )
         if config.linear_path:
             self.linear = nnx.Linear(config.latent_channels, CELL, rngs=rngs)
 
     def __call__(self, latents: jax.Array) -> jax.Array:
+        config = self.config
         x = self.first(latents)
-        for stage in reversed(range(len(self.config.widths))):
-            space, time = self.config.space_down[stage], self.config.time_down[stage]
+        for stage in reversed(range(len(config.widths))):
+            space, time = config.space_down[stage], config.time_down[stage]
             if space or time:
                 x = getattr(self, f"stage{stage}_up")(x)
-                if time:
-                    x = depth_to_time(x)[:, 1:]  # the first step stands for one frame, not two
-                if space:
-                    x = depth_to_space(x, 2)
-            for block in range(self.config.blocks[stage]):
+                x = unfold_space(unfold_time(x, 2 if time else 1, True), 2 if space else 1)
+            for block in range(config.blocks[stage]):
                 x = getattr(self, f"stage{stage}_block{block}")(x)
-        x = unfold_time(self.last(jax.nn.silu(self.norm(x))), self.config.time_patch)
-        x = depth_to_space(x, self.config.patch)
-        return x + from_cells(self.linear(latents)) if self.config.linear_path else x
+        x = self.last(jax.nn.silu(self.norm(x)))
+        x = unfold_space(unfold_time(x, config.time_patch, True), config.patch)
+        return x + from_cells(self.linear(latents)) if config.linear_path else x
 
 
 class VideoAutoencoder(nnx.Module):
@@ -197,12 +224,14 @@ class VideoAutoencoder(nnx.Module):
 
 @lru_cache(maxsize=8)
 def _graph(config: VideoAutoencoderConfig):
-    return nnx.split(nnx.eval_shape(lambda: VideoAutoencoder(config, rngs=nnx.Rngs(0))))[0]
+    return abstract(lambda rngs: VideoAutoencoder(config, rngs=rngs))[0]
 
 
 def init(config: VideoAutoencoderConfig, key: jax.Array, linear: dict | None = None) -> dict:
-    """Returns fresh parameters, nested dicts of arrays; ``linear`` is a start for the linear path (``principal_cells``)."""
-    params = nnx.to_pure_dict(nnx.split(VideoAutoencoder(config, rngs=nnx.Rngs(key)))[1])
+    """Returns fresh parameters, nested dicts of arrays; ``linear`` is a start for the linear path
+    (``principal_cells``).
+    """
+    params = initialise(lambda rngs: VideoAutoencoder(config, rngs=rngs), key)
     if linear is not None:
         for side in ("encoder", "decoder"):
             params[side]["linear"] = {name: jnp.asarray(leaf) for name, leaf in linear[side].items()}
@@ -210,7 +239,8 @@ def init(config: VideoAutoencoderConfig, key: jax.Array, linear: dict | None = N
 
 
 def principal_cells(frames: np.ndarray, channels: int) -> dict:
-    """Returns a start for the linear path: the principal components of cells, scaled so that latents have unit variance.
+    """Returns a start for the linear path: the principal components of cells, scaled so that latents have unit
+    variance.
 
     Args:
         frames: float32 (B, T = 4k + 1, H, W, 3) in [-1, 1].
@@ -239,7 +269,9 @@ def encode_raw(config: VideoAutoencoderConfig, params: dict, frames: jax.Array) 
 
 
 def encode(config: VideoAutoencoderConfig, params: dict, frames: jax.Array) -> jax.Array:
-    """Frames (B, T = 4k + 1, H, W, 3) in [-1, 1] -> normalised latents (B, k + 1, h, w, c), about zero mean and unit variance."""
+    """Frames (B, T = 4k + 1, H, W, 3) in [-1, 1] -> normalised latents (B, k + 1, h, w, c), about zero mean and unit
+    variance.
+    """
     return (encode_raw(config, params, frames) - params["latent_mean"]) / params["latent_std"]
 
 
@@ -253,8 +285,9 @@ def training_loss(
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """Returns the reconstruction loss and this batch's latent (mean, std) per channel.
 
-    The caller keeps running averages of the statistics in ``latent_mean`` and ``latent_std``; no gradient goes into these. (The
-    batch's own statistics would be wrong here: normalised by them, a batch of dark clips and one of bright clips look alike.)
+    The caller keeps running averages of the statistics in ``latent_mean`` and ``latent_std``; no gradient goes into
+    these. (The batch's own statistics would be wrong here: normalised by them, a batch of dark clips and one of bright
+    clips look alike.)
     """
     raw = encode_raw(config, params, frames)
     latents = (raw - jax.lax.stop_gradient(params["latent_mean"])) / jax.lax.stop_gradient(params["latent_std"])

@@ -1,20 +1,22 @@
-"""The semantic-driven latent video diffusion model: labels, a reference image and text become a video (paper, "Semantic-driven video
-diffusion"; the backbone is WALT).
+"""The semantic-driven latent video diffusion model: labels, a reference image and text become a video (paper,
+"Semantic-driven video diffusion"; the backbone is WALT).
 
 A window of ``K`` latents of ``models.video_autoencoder`` is denoised at a time. Conditions:
 
 * semantic video, embedded on the latent grid and concatenated with the noisy latents on the feature axis;
-* the reference image's latent with its segmentation's embedding concatenated, as tokens of the spatial blocks' attention;
+* the reference image's latent with its segmentation's embedding concatenated, as tokens of the spatial blocks'
+  attention;
 * text, as tokens of the same attention;
-* the first latents of a window (frame prediction): ``concat(mask * z, mask)`` on the channels. Windows that begin with the latents
-  that the one before ended with make a video of any length.
+* the first latents of a window (frame prediction): ``concat(mask * z, mask)`` on the channels. Windows that begin with
+  the latents that the one before ended with make a video of any length.
 
-v-prediction (Salimans & Ho), v = alpha * eps - sigma * x0 for x_t = alpha * x0 + sigma * eps; WALT prints the coefficients swapped.
+v-prediction (Salimans & Ho), v = alpha * eps - sigma * x0 for x_t = alpha * x0 + sigma * eps; WALT prints the
+coefficients swapped.
 
-Ours: ``anchor``. A talking head mostly looks like its reference image. With the reference latent r given, latents are taken as
-normal around r with deviation ``anchor_deviation``, for which the best v is known in closed form; the network learns the rest, and sees
-r and its segmentation at each place. So a model that trains for a minute begins at the reference image instead of at noise. The
-paper's size does without (``anchor = False``).
+Ours: ``anchor``. A talking head mostly looks like its reference image. With the reference latent r given, latents are
+taken as normal around r with deviation ``anchor_deviation``, for which the best v is known in closed form; the network
+learns the rest, and sees r and its segmentation at each place. So a model that trains for a minute begins at the
+reference image instead of at noise. The paper's size does without (``anchor = False``).
 
 Letters: B batch, K steps, h w latent grid, c latent channels, D width, L text tokens.
 """
@@ -28,8 +30,9 @@ from flax import nnx
 
 from models.errors import InputError
 from models.labels import COLORS
+from models.layers.folding import fold_space, unfold_space
+from models.layers.module import abstract, initialise
 from models.layers.video_attention import MODULATIONS, BlockPair
-from models.layers.video_conv import space_to_depth
 
 KIND = "video_decoder"
 
@@ -49,7 +52,8 @@ class VideoDecoderConfig:
         condition_size: side of the label maps in pixels.
         label_width: channels of a latent cell's label embedding.
         vocabulary, text_tokens, text_width: the text tokenizer's size, tokens kept, their embedding.
-        self_condition: how often, in training, the model's own first estimate of x0 is given to it (0 leaves the input out).
+        self_condition: how often, in training, the model's own first estimate of x0 is given to it (0 leaves the input
+            out).
         text_dropout, image_dropout: how often a condition is left out in training, for guidance.
         anchor, anchor_deviation: see the module's description.
         diffusion_steps, beta_start, beta_end: the noise schedule.
@@ -90,7 +94,8 @@ class VideoDecoderConfig:
             )
         if self.condition_size % self.latent_size:
             raise InputError(
-                f"video decoder: condition_size {self.condition_size} is not a multiple of latent_size {self.latent_size}"
+                f"video decoder: condition_size {self.condition_size} is not a multiple of "
+                f"latent_size {self.latent_size}"
             )
         if self.given_steps >= self.window_steps:
             raise InputError(
@@ -104,8 +109,8 @@ class VideoDecoderConfig:
 def schedule(config: VideoDecoderConfig) -> tuple[jax.Array, jax.Array]:
     """Returns (alpha, sigma), float32 (diffusion_steps,): linear betas, rescaled so that the last step is noise alone.
 
-    The rescaling (Lin et al., "Common diffusion noise schedules and sample steps are flawed") shifts and stretches sqrt(alpha-bar)
-    so that its first value stays and its last is zero. alpha^2 + sigma^2 = 1.
+    The rescaling (Lin et al., "Common diffusion noise schedules and sample steps are flawed") shifts and stretches
+    sqrt(alpha-bar) so that its first value stays and its last is zero. alpha^2 + sigma^2 = 1.
     """
     betas = jnp.linspace(config.beta_start, config.beta_end, config.diffusion_steps)
     alpha = jnp.sqrt(jnp.cumprod(1 - betas))
@@ -129,7 +134,8 @@ def from_velocity(x: jax.Array, v: jax.Array, alpha: jax.Array, sigma: jax.Array
 class LabelEmbedding(nnx.Module):
     """Labels on the step grid, uint8 (B, K, 4, S, S), -> (B, K, h, w, label_width).
 
-    Labels enter as their colours (the semantic tokenizer's embedding); a latent cell sees its pixels of its step's four frames.
+    Labels enter as their colours (the semantic tokenizer's embedding); a latent cell sees its pixels of its step's four
+    frames.
     """
 
     def __init__(self, config: VideoDecoderConfig, *, rngs: nnx.Rngs):
@@ -140,7 +146,7 @@ class LabelEmbedding(nnx.Module):
     def __call__(self, labels: jax.Array) -> jax.Array:
         b, k, frames, s, _ = labels.shape
         table = jnp.asarray(COLORS, jnp.float32) / 127.5 - 1
-        cells = space_to_depth(labels.transpose(0, 1, 3, 4, 2), self.cell)  # (B, K, h, w, cell * cell * 4) of labels
+        cells = fold_space(labels.transpose(0, 1, 3, 4, 2), self.cell)  # (B, K, h, w, cell * cell * 4) of labels
         x = table[cells].reshape(*cells.shape[:-1], -1)
         return self.second(jax.nn.gelu(self.first(x)))
 
@@ -210,7 +216,7 @@ class VideoDecoder(nnx.Module):
             shape = (*x.shape[:-1], -1)
             features.append(jnp.broadcast_to(center, x.shape))
             features.append(jnp.broadcast_to(jnp.where(has_image, image_labels, 0.0), labels.shape).reshape(shape))
-        h = space_to_depth(jnp.concatenate(features, axis=-1), config.patch)
+        h = fold_space(jnp.concatenate(features, axis=-1), config.patch)
         h = self.first(h) + self.place[...] + self.step[...]  # (B, K, h/p, w/p, D)
 
         tokens, mask, pooled = self._condition_tokens(c, image, image_labels)
@@ -219,7 +225,7 @@ class VideoDecoder(nnx.Module):
         h = self._blocks(h, vector, tokens, mask)
         shift, scale = jnp.split(self.last_modulation(vector)[:, None, None, None, :], 2, axis=-1)
         h = self.last(self.norm(h) * (1 + scale) + shift)
-        v = _unpatch(h, config.patch)  # (B, K, h, w, c)
+        v = unfold_space(h, config.patch)  # (B, K, h, w, c)
         if config.anchor:
             # The best v for x0 ~ N(center, variance): mean of eps and of x0 given x, and the deviation of what is left.
             error = (x - alpha * center) / total
@@ -230,7 +236,7 @@ class VideoDecoder(nnx.Module):
     def _condition_tokens(self, c, image, image_labels):
         """Returns (tokens (B, S, D), mask (B, S), their pooled sum (B, D))."""
         config = self.config
-        cells = space_to_depth(jnp.concatenate([image, image_labels], axis=-1), config.patch)
+        cells = fold_space(jnp.concatenate([image, image_labels], axis=-1), config.patch)
         seen = (self.image(cells) + self.place[...]).reshape(cells.shape[0], -1, config.width)
         seen = jnp.where(c["has_image"][:, None, None], seen, self.no_image[...])
         text_mask = c["text_mask"].at[:, 0].set(True)  # a text that is left out keeps one token: "no text"
@@ -263,20 +269,14 @@ def _sinusoids(t: jax.Array, width: int) -> jax.Array:
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
-def _unpatch(x: jax.Array, patch: int) -> jax.Array:
-    b, k, h, w, d = x.shape
-    x = x.reshape(b, k, h, w, patch, patch, d // patch**2)
-    return x.transpose(0, 1, 2, 4, 3, 5, 6).reshape(b, k, h * patch, w * patch, d // patch**2)
-
-
 @lru_cache(maxsize=8)
 def _graph(config: VideoDecoderConfig):
-    return nnx.split(nnx.eval_shape(lambda: VideoDecoder(config, rngs=nnx.Rngs(0))))[0]
+    return abstract(lambda rngs: VideoDecoder(config, rngs=rngs))[0]
 
 
 def init(config: VideoDecoderConfig, key: jax.Array) -> dict:
     """Returns fresh parameters, nested dicts of arrays."""
-    return nnx.to_pure_dict(nnx.split(VideoDecoder(config, rngs=nnx.Rngs(key)))[1])
+    return initialise(lambda rngs: VideoDecoder(config, rngs=rngs), key)
 
 
 def predict_velocity(
@@ -293,9 +293,9 @@ def predict_velocity(
         config, params: the model.
         x: noisy latents (B, K, h, w, c).
         t: int32 (B,), 0 .. diffusion_steps - 1.
-        conditions: ``labels`` uint8 (B, K, 4, S, S), ``image`` (B, h, w, c) the reference's latent, ``image_labels`` uint8 (B, S, S),
-            ``has_image`` bool (B,), ``text`` int32 (B, L), ``text_mask`` bool (B, L) (all False: no text), ``given`` (B, K, h, w, c)
-            and ``given_mask`` float (B, K, 1, 1, 1) broadcast to (B, K, h, w, 1).
+        conditions: ``labels`` uint8 (B, K, 4, S, S), ``image`` (B, h, w, c) the reference's latent, ``image_labels``
+            uint8 (B, S, S), ``has_image`` bool (B,), ``text`` int32 (B, L), ``text_mask`` bool (B, L) (all False: no
+            text), ``given`` (B, K, h, w, c) and ``given_mask`` float (B, K, 1, 1, 1) broadcast to (B, K, h, w, 1).
         estimate: an earlier estimate of x0 (self-conditioning).
     """
     conditions = dict(conditions)
@@ -315,8 +315,8 @@ def training_loss(
     Args:
         config, params: the model.
         batch: ``latents`` (B, K, h, w, c), ``labels``, ``image``, ``image_labels``, ``text``, ``text_mask`` as in
-            ``predict_velocity``, ``steps`` int32 (B,) how many of the K latents exist, ``first`` bool (B,) whether the window is
-            a clip's first.
+            ``predict_velocity``, ``steps`` int32 (B,) how many of the K latents exist, ``first`` bool (B,) whether the
+            window is a clip's first.
         key: of the noise, the time steps, how many latents are given, and what is left out.
         drop: whether conditions are left out at times.
     """
@@ -406,7 +406,8 @@ def sample_window(
         conditions: as ``predict_velocity``.
         key: of the noise.
         steps: DDIM steps.
-        guidance: 1 for none; v = v0 + guidance * (v1 - v0) with v0 without text and image (the labels and given latents stay).
+        guidance: 1 for none; v = v0 + guidance * (v1 - v0) with v0 without text and image (the labels and given latents
+            stay).
     """
     b = conditions["labels"].shape[0]
     shape = (b, config.window_steps, config.latent_size, config.latent_size, config.latent_channels)

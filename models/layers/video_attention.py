@@ -1,10 +1,11 @@
 """Windowed attention over a latent video, modulated by a condition vector: the blocks of the diffusion decoder (WALT).
 
-A block pair is a spatial block (windows of one step; the keys are the window's tokens and the condition's tokens) and a spatiotemporal
-block (windows of all steps and a smaller square). Queries and keys are normalised. The modulation is AdaLN-LoRA: one projection of
-the condition vector for all blocks, and a low-rank correction for each.
+A block pair is a spatial block (windows of one step; the keys are the window's tokens and the condition's tokens) and a
+spatiotemporal block (windows of all steps and a smaller square). Queries and keys are normalised. The modulation is
+AdaLN-LoRA: one projection of the condition vector for all blocks, and a low-rank correction for each.
 
-Letters: B batch, K steps, h w token grid, S condition tokens, N tokens of a window, M keys, D width, H heads, E width of a head.
+Letters: B batch, K steps, h w token grid, S condition tokens, N tokens of a window, M keys, D width, H heads, E width
+of a head.
 """
 
 import jax
