@@ -9,7 +9,7 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from models.errors import InputError
 from pipelines import storage
@@ -36,15 +36,14 @@ VERSION = 1  # of what a clip is made of: raise it when the same source gives ot
 
 @dataclass(frozen=True)
 class CurateConfig:
-    """``input``: glob patterns, folders, or text files with one path or gs:// URI a line (``.txt``, ``.lst``, ``.list``)."""
+    """``inputs``: glob patterns, folders, or text files (``.txt``, ``.lst``, ``.list``) of one path or gs:// URI a line."""
 
-    input: tuple[str, ...]
+    inputs: tuple[str, ...]
     output: str
     landmarks: str = "dlib"
     landmark_weights: str | None = None
     sources_per_shard: int = 4
     thresholds: FilterThresholds = field(default_factory=FilterThresholds)
-    runner: RunnerOptions = field(default_factory=RunnerOptions)
 
 
 @dataclass(frozen=True)
@@ -155,13 +154,13 @@ def write_table(root: str, name: str, rows: list[dict], schema) -> ShardInfo:
         return ShardInfo(name, len(rows), os.path.getsize(temporary), storage.sha256_file(temporary))
 
 
-def curate(config: CurateConfig) -> dict:
+def curate(config: CurateConfig, runner: RunnerOptions = RunnerOptions()) -> dict:
     """Runs the job; returns the summary that ``--json`` prints. Run again, it does only what is not done."""
     start = time.monotonic()
     if config.sources_per_shard < 1:
         raise InputError(f"--sources-per-shard {config.sources_per_shard}: expected at least 1")
     check_backend(config.landmarks, config.landmark_weights)
-    sources = mark_duplicates(find_sources(config.input))
+    sources = mark_duplicates(find_sources(config.inputs))
     print(f"curate: {len(sources)} sources, landmarks by {config.landmarks}", flush=True)
     settings = Settings(config.landmarks, config.landmark_weights, config.thresholds)
     weights = storage.sha256_file(config.landmark_weights) if config.landmark_weights else ""
@@ -174,7 +173,7 @@ def curate(config: CurateConfig) -> dict:
     )
     groups = [sources[i : i + config.sources_per_shard] for i in range(0, len(sources), config.sources_per_shard)]
     tasks = [ShardTask(index, len(groups), tuple(group)) for index, group in enumerate(groups)]
-    markers = run_shards(JOB, config.output, [step], tasks, config.runner)[STEP]
+    markers = run_shards(JOB, config.output, [step], tasks, runner)[STEP]
     files = marker_files(markers)
     _remove_others(config.output, {info.path for info in files})
 
@@ -193,6 +192,7 @@ def curate(config: CurateConfig) -> dict:
         "detector": "dlib-hog",
         "config": made_by,
         "weights_sha256": weights,
+        "thresholds": asdict(config.thresholds),
     }
     clips = [info for info in files if info.path.startswith("clips/")]
     update_manifest(
@@ -260,12 +260,12 @@ def register(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict:
     return curate(
         CurateConfig(
-            input=tuple(args.input),
+            inputs=tuple(args.input),
             output=args.output,
             landmarks=args.landmarks,
             landmark_weights=args.landmark_weights,
             sources_per_shard=args.sources_per_shard,
             thresholds=thresholds_with(args.threshold),
-            runner=runner_options(args),
-        )
+        ),
+        runner_options(args),
     )

@@ -29,8 +29,7 @@ _PAIRS = ((37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65))
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Weights of the fit. Residuals are in units of ``sigma`` x face size, so that crops of any scale are fitted alike.
-    """
+    """Weights of the fit. Residuals are in units of ``sigma`` x face size, so that crops of any scale are fitted alike."""
 
     sigma: float = 0.01
     robust: float = 3.0

@@ -39,6 +39,11 @@ def _log_sum(values: np.ndarray) -> np.ndarray:
     return top + np.log(np.exp(values - top[..., None]).sum(-1))
 
 
+def nowhere(size: int) -> Mixture:
+    """Returns the mixture of a class that has no points: far from everything that can be seen, in ``size`` dimensions."""
+    return Mixture(np.zeros(1, np.float32), np.full((1, size), 1e3, np.float32), np.eye(size, dtype=np.float32)[None] / 30)
+
+
 def fit_mixture(
     points: np.ndarray, weights: np.ndarray, components: int, iterations: int, floor: np.ndarray, start: Mixture | None
 ) -> Mixture:

@@ -1,0 +1,390 @@
+"""Semantic video of a clip: 21 classes per pixel, from landmarks, the fitted head and the clip's own colours.
+
+No network: where the head is comes from the fit, and what skin, hair, clothes and background look like is learnt from this clip alone,
+in the manner of GrabCut (Rother et al., 2004) but for four classes and for all frames at once, so that the labels do not flicker:
+
+1. Geometry gives each pixel a prior: the projected skull, the face outline, where a neck, hair and clothes can be.
+2. Four Gaussian mixtures over colour and place (place in the image for the background, relative to the head for the rest) are fitted to
+   a sample of the clip's pixels by expectation-maximisation, starting from that prior.
+3. Posteriors are smoothed along edges (guided filter, He et al., 2010) and in time, and tidied by connected components.
+4. Skin is split into face, ears and neck by geometry; beard, brows, nose, eyes and mouth are found in place (face_parts).
+
+``accessory``, ``glasses`` and ``headwear`` are told from hair and skin by colour and edges only, and are found less surely than the rest.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.face.camera import project
+from models.face.model import FaceModel, deform
+from models.labels import LABEL_INDEX
+from pipelines.stages.face_fit import FaceFit
+from pipelines.stages.face_parts import FacePixels, face_pixels, paint_parts, polygon, stroke
+from pipelines.stages.mixtures import Mixture, fit_mixture, nowhere
+
+BACKEND = "geometry"
+
+BACKGROUND, SKIN, HAIR, CLOTHES = range(4)
+_COMPONENTS = (8, 4, 4, 5)
+# What is taken from the log prior of a class that the clip does not have.
+_ABSENT = 4.0
+# A class with fewer sample pixels than this is not in the clip.
+_TOO_FEW = 40
+
+# A skull as an ellipsoid in the face model's axes: centre and semi-axes in metres (an adult head is about 15.5 cm wide, 23 high, 19 deep).
+_SKULL_CENTRE = np.array([0.0, 0.015, -0.005])
+_SKULL_AXES = np.array([0.079, 0.117, 0.097])
+
+
+@dataclass(frozen=True)
+class SegmentConfig:
+    """How a clip is segmented; ``size`` is the resolution of the colour models' posteriors."""
+
+    size: int = 128
+    sample_frames: int = 12
+    sample_pixels: int = 1800
+    rounds: int = 3
+    place_scale: float = 120.0
+    place_evidence: float = 2 * np.log(120.0)
+    colour_floor: float = 18.0
+    place_floor: float = 60.0
+    colour_power: float = 1.0
+    prior_power: float = 1.0
+    filter_radius: int = 3
+    filter_smoothness: float = 1e-3
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class HeadFrame:
+    """The head's own coordinates in a frame: origin the nasion, unit the distance from nasion to chin, ``up`` along the face.
+
+    ``outline`` is the face's contour (jaw and forehead), ``skull`` the silhouette of the head without hair, ``ears`` up to two hulls.
+    """
+
+    origin: np.ndarray
+    unit: float
+    up: np.ndarray
+    outline: np.ndarray
+    skull: np.ndarray
+    ears: tuple[np.ndarray, ...]
+
+    def coordinates(self, size: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
+        """Returns right and up of each pixel of a size x size picture, ``scale`` crop pixels apart, in face units."""
+        grid = (np.arange(size, dtype=np.float32) + 0.5) * scale
+        x, y = grid[None, :] - self.origin[0], grid[:, None] - self.origin[1]
+        right = -self.up[1] * x + self.up[0] * y
+        return right / self.unit, (self.up[0] * x + self.up[1] * y) / self.unit
+
+
+def head_frames(landmarks: np.ndarray, fit: FaceFit, model: FaceModel) -> list[HeadFrame]:
+    """Places the head in every frame: landmarks (T, 68, 2) and their fit -> T head frames."""
+    import cv2
+
+    steps = 40
+    angle = np.linspace(0, np.pi, steps // 2 + 2)[1:-1]
+    around = np.linspace(0, 2 * np.pi, steps, endpoint=False)
+    sphere = np.stack(
+        [
+            (np.sin(angle)[:, None] * np.cos(around)).ravel(),
+            np.repeat(np.cos(angle), steps),
+            (np.sin(angle)[:, None] * np.sin(around)).ravel(),
+        ],
+        1,
+    )
+    neutral = deform(model, fit.shape, np.zeros(model.num_expression, np.float32))
+    stretch = np.array([1.0, 1.0, 1.0])
+    face = neutral[model.landmarks68]
+    # The skull is as wide as the fitted face says: from temple to temple, and as high as from chin to nasion.
+    stretch[0] = np.clip(np.abs(face[16, 0] - face[0, 0]) / 0.140, 0.85, 1.2)
+    stretch[1] = np.clip((face[27, 1] - face[8, 1]) / 0.112, 0.85, 1.2)
+    skull = (sphere * _SKULL_AXES * stretch + _SKULL_CENTRE).astype(np.float32)
+    ear_points = neutral[model.labels == LABEL_INDEX["ears"]]
+    ears = [part for part in (ear_points[ear_points[:, 0] < 0], ear_points[ear_points[:, 0] > 0]) if len(part) >= 3]
+    skulls = project(skull, fit.pose, fit.camera)
+    ear_pixels = [project(part, fit.pose, fit.camera) for part in ears]
+    frames = []
+    for t, points in enumerate(landmarks):
+        nasion, chin = points[27], points[8]
+        unit = max(float(np.linalg.norm(nasion - chin)), 1.0)
+        up = (nasion - chin) / unit
+        brows = points[17:27] + up * 0.62 * unit
+        temples = np.stack([points[0] + up * 0.25 * unit, points[16] + up * 0.25 * unit])
+        outline = cv2.convexHull(np.concatenate([points[:17], brows, temples]).astype(np.float32))[:, 0]
+        hull = cv2.convexHull(skulls[t].astype(np.float32))[:, 0]
+        hulls = tuple(cv2.convexHull(part[t].astype(np.float32))[:, 0] for part in ear_pixels)
+        frames.append(HeadFrame(nasion, unit, up, outline, hull, hulls))
+    return frames
+
+
+def log_prior(head: HeadFrame, size: int, scale: float) -> np.ndarray:
+    """Where the four classes can be, by geometry alone: float32 (size, size, 4), log of weights that add up to one."""
+    import cv2
+
+    right, up = head.coordinates(size, scale)
+    side = np.abs(right)
+    shape = (size, size)
+    face = polygon(shape, head.outline / scale)
+    skull = polygon(shape, head.skull / scale) | face
+    outside = cv2.distanceTransform((~skull).astype(np.uint8), cv2.DIST_L2, 3) * scale / head.unit
+    inside = cv2.distanceTransform(skull.astype(np.uint8), cv2.DIST_L2, 3) * scale / head.unit
+
+    def ramp(values, low, high):
+        return np.clip((values - low) / (high - low), 0, 1)
+
+    weights = np.empty((size, size, 4), np.float32)
+    below = ramp(-up, 0.9, 1.9)  # 0 at the chin, 1 well under it
+    neck = ramp(-up, 0.6, 0.95) * (1 - ramp(-up, 1.6, 2.3)) * (1 - ramp(side, 0.5, 0.95))
+    chest = ramp(-up, 1.1, 1.7) * (1 - ramp(side, 1.2, 2.2))
+    ear = (1 - ramp(outside, 0.0, 0.22)) * (1 - ramp(up, 0.2, 0.5)) * (1 - ramp(-up, 0.75, 1.0))
+    forehead = skull * (1 - ramp(up, 0.35, 1.0)) * 0.5
+    weights[..., SKIN] = np.maximum.reduce([0.95 * face, 0.8 * neck, 0.25 * chest, 0.35 * ear, forehead])
+    weights[..., SKIN] = np.maximum(weights[..., SKIN], 0.12 * skull)
+    near = np.exp(-((outside / 0.38) ** 2)) * ~skull
+    falling = np.exp(-((outside / 0.6) ** 2)) * ramp(-up, -0.4, 0.2) * (1 - ramp(-up, 2.0, 3.2)) * ~face
+    crown = skull * ramp(up, 0.25, 0.75) * ~face
+    weights[..., HAIR] = np.maximum.reduce(
+        [0.9 * crown, 0.45 * near, 0.35 * falling, 0.5 * (skull & ~face), 0.03 * face]
+    )
+    weights[..., CLOTHES] = 0.75 * below * (1 - ramp(side, 1.6, 3.6) * (1 - ramp(-up, 1.6, 2.6)))
+    weights[..., BACKGROUND] = np.where(skull, 0.25 * np.exp(-inside / 0.06), 0.25 + 0.75 * ramp(outside, 0.0, 0.7))
+    weights[..., BACKGROUND] *= 1 - 0.7 * below * (1 - ramp(side, 0.7, 2.0))
+    weights = np.maximum(weights, (2e-3, 3e-3, 2e-3, 2e-3))
+    return np.log(weights / weights.sum(-1, keepdims=True))
+
+
+def _places(size: int, config: SegmentConfig) -> np.ndarray:
+    """Where each pixel is in the picture, in units in which a mixture can weigh it against colour: float32 (N, 2)."""
+    grid = config.place_scale * ((np.arange(size, dtype=np.float32) + 0.5) / size - 0.5)
+    return np.stack(np.broadcast_arrays(grid[None], grid[:, None]), -1).reshape(-1, 2)
+
+
+@dataclass(frozen=True)
+class ColourModels:
+    """What the four classes look like in one clip.
+
+    background: a mixture over colour and place (5 dimensions). table: float32 (64, 64, 64, 3), the log densities of skin, hair and clothes for
+    Lab colours. has_hair: whether any pixel of the crown has another colour than the face.
+    """
+
+    background: Mixture
+    table: np.ndarray
+    has_hair: bool
+
+    def log_likelihood(self, colours: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Returns log densities float32 (N, 4) of pixels: Lab uint8 (N, 3), places (N, 2)."""
+        points = np.concatenate([colours.astype(np.float32), places], 1)
+        light, a, b = _table_index(colours)
+        out = np.empty((len(colours), 4), np.float32)
+        out[:, 0] = self.background.log_density(points)
+        out[:, 1:] = self.table[light, a, b]
+        return out
+
+
+def _table_index(colours: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Cells of the 64 x 64 x 64 table: steps of 4 in L and of 2 in a and b, beyond which real colours hardly reach."""
+    chroma = (np.clip(colours[:, 1:], 64, 191) - 64) >> 1
+    return colours[:, 0] >> 2, chroma[:, 0], chroma[:, 1]
+
+
+def _table(mixtures: list[Mixture]) -> np.ndarray:
+    cell = np.arange(64, dtype=np.float32)
+    grid = np.stack(np.meshgrid(4 * cell + 1.5, 2 * cell + 64.5, 2 * cell + 64.5, indexing="ij"), -1).reshape(-1, 3)
+    return np.stack([mixture.log_density(grid) for mixture in mixtures], -1).reshape(64, 64, 64, 3)
+
+
+def learn_colours(small: np.ndarray, heads: list[HeadFrame], landmarks: np.ndarray, config: SegmentConfig) -> ColourModels:
+    """Learns the four colour models of a clip from frames spread over it: small uint8 (T, size, size, 3) Lab."""
+    rng = np.random.default_rng(config.seed)
+    size, scale = config.size, 256 / config.size
+    all_places = _places(size, config)
+    colours, places, prior, sure = [], [], [], []
+    for t in np.unique(np.linspace(0, len(small) - 1, config.sample_frames).round().astype(int)):
+        pixels = rng.choice(size**2, min(config.sample_pixels, size**2), replace=False)
+        colours.append(small[t].reshape(-1, 3)[pixels])
+        places.append(all_places[pixels])
+        prior.append(log_prior(heads[t], size, scale).reshape(-1, 4)[pixels])
+        sure.append(_sure_places(heads[t], landmarks[t], size, scale).reshape(-1, 4)[pixels])
+    colours, places, prior, sure = (np.concatenate(part) for part in (colours, places, prior, sure))
+    lab = colours.astype(np.float32)
+    points = (np.concatenate([lab, places], 1), lab, lab, lab)
+    floors = [np.full(3, config.colour_floor, np.float32)] * 4
+    floors[0] = np.array([config.colour_floor] * 3 + [config.place_floor] * 2, np.float32)
+
+    def fit(k, share, iterations, start=None):
+        if share.sum() < _TOO_FEW:
+            return nowhere(points[k].shape[1])
+        return fit_mixture(points[k], share, _COMPONENTS[k], iterations, floors[k], start)
+
+    # Skin first: the inner face is nothing else. What looks like it is then no sure hair and no sure cloth.
+    skin = fit(SKIN, sure[:, SKIN], 6)
+    likeness = skin.log_density(lab)
+    typical = likeness > np.percentile(likeness[sure[:, SKIN] > 0], 8)
+    crown = sure[:, HAIR] > 0
+    has_hair = bool(crown.any() and (crown & ~typical).sum() > 0.15 * crown.sum())
+    for k in (HAIR, CLOTHES):
+        other = sure[:, k] * ~typical
+        sure[:, k] = other if other.sum() > _TOO_FEW else sure[:, k]
+    mixtures = [fit(BACKGROUND, sure[:, BACKGROUND], 6), skin, fit(HAIR, sure[:, HAIR], 6), fit(CLOTHES, sure[:, CLOTHES], 6)]
+    if not has_hair:
+        prior[:, HAIR] -= _ABSENT
+    for _ in range(config.rounds):
+        likelihood = np.stack([m.log_density(p) for m, p in zip(mixtures, points, strict=True)], -1)
+        likelihood[:, 0] += config.place_evidence
+        share = _posterior(prior, likelihood, config)
+        # Undecided pixels teach nothing.
+        share = np.where(share > 0.8, share, 0) + 0.2 * sure
+        mixtures = [fit(k, share[:, k], 2, mixtures[k]) for k in range(4)]
+    return ColourModels(mixtures[0], _table(mixtures[1:]), has_hair)
+
+
+def _sure_places(head: HeadFrame, landmarks: np.ndarray, size: int, scale: float) -> np.ndarray:
+    """Pixels that geometry alone makes (almost) sure of: float32 (size, size, 4) of weights 0 or 1."""
+    import cv2
+
+    shape = (size, size)
+    right, up = head.coordinates(size, scale)
+    side = np.abs(right)
+    sure = np.zeros((size, size, 4), np.float32)
+    skull = polygon(shape, head.skull / scale)
+    face = polygon(shape, head.outline / scale)
+    inner = landmarks.mean(0) + 0.85 * (landmarks[:27] - landmarks.mean(0))
+    skin = polygon(shape, cv2.convexHull(inner.astype(np.float32))[:, 0] / scale)
+    for part in (landmarks[36:42], landmarks[42:48], landmarks[48:60]):
+        centre = part.mean(0)
+        skin &= ~polygon(shape, cv2.convexHull((centre + 1.5 * (part - centre)).astype(np.float32))[:, 0] / scale)
+    for brow in (landmarks[17:22], landmarks[22:27]):
+        skin &= ~stroke(shape, brow / scale, 0.16 * head.unit / scale)
+    sure[..., SKIN] = skin
+    sure[..., HAIR] = skull & ~face & (up > 0.62)
+    outside = cv2.distanceTransform((~(skull | face)).astype(np.uint8), cv2.DIST_L2, 3) * scale / head.unit
+    sure[..., BACKGROUND] = (outside > 0.55) & ((up > -0.7) | ((side > 2.2) & (up > -1.5)))
+    bottom = np.arange(size)[:, None] >= 0.93 * size
+    sure[..., CLOTHES] = ((up < -1.75) | (bottom & (up < -1.2))) & (side < 1.3)
+    return sure
+
+
+def _posterior(prior: np.ndarray, likelihood: np.ndarray, config: SegmentConfig) -> np.ndarray:
+    values = config.prior_power * prior + config.colour_power * likelihood
+    values = np.exp(values - values.max(-1, keepdims=True))
+    return values / values.sum(-1, keepdims=True)
+
+
+def posteriors(
+    frames: np.ndarray, heads: list[HeadFrame], landmarks: np.ndarray, config: SegmentConfig
+) -> np.ndarray:
+    """Says how likely each pixel is background, skin, hair or clothes: uint8 (T, H, W, 3) -> float32 (T, size, size, 4)."""
+    import cv2
+
+    size = config.size
+    rgb = np.stack([cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA) for frame in frames])
+    small = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2LAB) for frame in rgb])
+    models = learn_colours(small, heads, landmarks, config)
+    places = _places(size, config)
+    out = np.empty((len(frames), size, size, 4), np.float32)
+    for t, head in enumerate(heads):
+        likelihood = models.log_likelihood(small[t].reshape(-1, 3), places).reshape(size, size, 4)
+        likelihood[..., BACKGROUND] += config.place_evidence
+        prior = log_prior(head, size, 256 / size)
+        if not models.has_hair:
+            prior[..., HAIR] -= _ABSENT
+        share = _posterior(prior, likelihood, config).astype(np.float32)
+        guide = rgb[t].astype(np.float32) / 255
+        out[t] = cv2.ximgproc.guidedFilter(guide, share, config.filter_radius, config.filter_smoothness)
+    # In time: a quarter of each neighbour, so that noise does not flicker and motion hardly smears.
+    before, after = np.concatenate([out[:1], out[:-1]]), np.concatenate([out[1:], out[-1:]])
+    return 0.5 * out + 0.25 * (before + after)
+
+
+def _tidy(classes: np.ndarray, head: HeadFrame, scale: float) -> np.ndarray:
+    """Gives loose islands to what surrounds them: the person is one piece that holds the face, holes in it are filled."""
+    import cv2
+
+    shape = classes.shape
+    skull = polygon(shape, head.skull / scale)
+    face = polygon(shape, head.outline / scale)
+    person = (classes != BACKGROUND).astype(np.uint8)
+    count, pieces, stats, _ = cv2.connectedComponentsWithStats(person, connectivity=4)
+    main = np.bincount(pieces[face & (person > 0)], minlength=count)
+    main[0] = 0
+    if main.max() > 0:
+        classes = np.where((pieces != main.argmax()) & (person > 0), BACKGROUND, classes)
+    count, pieces, stats, _ = cv2.connectedComponentsWithStats((classes == BACKGROUND).astype(np.uint8), connectivity=4)
+    small = stats[:, cv2.CC_STAT_AREA] < 0.02 * shape[0] * shape[1]
+    left, top = stats[:, cv2.CC_STAT_LEFT], stats[:, cv2.CC_STAT_TOP]
+    at_border = (left == 0) | (top == 0) | (left + stats[:, cv2.CC_STAT_WIDTH] == shape[1])
+    hole = small & ~at_border
+    hole[0] = False
+    if hole.any():
+        place = hole[pieces]
+        blurred = np.stack([cv2.blur((classes == k).astype(np.float32), (9, 9)) for k in (SKIN, HAIR, CLOTHES)], -1)
+        classes = np.where(place, blurred.argmax(-1) + 1, classes)
+    # Hair grows from the head; a piece of it that does not touch the skull is something else.
+    count, pieces, stats, _ = cv2.connectedComponentsWithStats((classes == HAIR).astype(np.uint8), connectivity=4)
+    grown = cv2.dilate(skull.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+    rooted = np.zeros(count, bool)
+    rooted[np.unique(pieces[grown])] = True
+    _, up = head.coordinates(shape[0], scale)
+    classes = np.where((classes == HAIR) & ~rooted[pieces], np.where(up < -0.9, CLOTHES, BACKGROUND), classes)
+    # Clothes hang below the chin.
+    return np.where((classes == CLOTHES) & (up > -0.6) & skull, HAIR, classes)
+
+
+def _split_skin(labels: np.ndarray, skin: np.ndarray, head: HeadFrame) -> None:
+    """Names skin: inside the outline or above the brows it is face, beside it at the ears' height ears, below it neck."""
+    right, up = head.coordinates(labels.shape[0], 256 / labels.shape[0])
+    face = polygon(labels.shape, head.outline)
+    ears = np.zeros(labels.shape, bool)
+    for hull in head.ears:
+        centre = hull.mean(0)
+        ears |= polygon(labels.shape, centre + 1.25 * (hull - centre))
+    beside = (up > -0.75) & (up < 0.45)
+    is_ear = skin & ~face & beside & ears
+    is_face = skin & ((face | (up > 0.2)) | ((up > -0.35) & ~is_ear)) & ~is_ear
+    labels[skin] = LABEL_INDEX["neck"]
+    labels[is_face] = LABEL_INDEX["face"]
+    labels[is_ear] = LABEL_INDEX["ears"]
+
+
+def segment_clip(
+    frames: np.ndarray, landmarks: np.ndarray, fit: FaceFit, model: FaceModel, config: SegmentConfig | None = None
+) -> np.ndarray:
+    """Labels every pixel of a clip with one of the 21 classes of models/labels.py.
+
+    Args:
+        frames: uint8 (T, 256, 256, 3), RGB.
+        landmarks: float32 (T, 68, 2), crop pixels; ``fit`` is their fit with ``model``.
+
+    Returns:
+        uint8 (T, 256, 256). The same clip always gives the same labels.
+    """
+    import cv2
+
+    config = config or SegmentConfig()
+    heads = head_frames(landmarks, fit, model)
+    share = posteriors(frames, heads, landmarks, config)
+    height, width = frames.shape[1:3]
+    labels = np.empty(frames.shape[:3], np.uint8)
+    names = np.array([LABEL_INDEX[name] for name in ("background", "face", "hair", "clothes")], np.uint8)
+    pixels = [face_pixels(frame) for frame in frames]
+    skin_light = clip_skin_light(pixels, landmarks)
+    for t, head in enumerate(heads):
+        small = _tidy(share[t].argmax(-1), head, 256 / config.size)
+        # The tidied classes win where tidying changed them; elsewhere the smooth posteriors place the border.
+        kept = np.where((small == share[t].argmax(-1))[..., None], share[t], np.eye(4, dtype=np.float32)[small])
+        classes = cv2.resize(kept, (width, height), interpolation=cv2.INTER_LINEAR).argmax(-1)
+        labels[t] = names[classes]
+        _split_skin(labels[t], classes == SKIN, head)
+        paint_parts(labels[t], pixels[t], landmarks[t], skin_light)
+    return labels
+
+
+def clip_skin_light(pixels: list[FacePixels], landmarks: np.ndarray) -> float:
+    """Returns the median light of the cheeks over a clip, 0..255."""
+    samples = []
+    for frame, points in zip(pixels[::8], landmarks[::8], strict=True):
+        for corner in (points[[1, 31, 48]], points[[15, 35, 54]]):
+            x, y = np.clip(corner.mean(0).round().astype(int), 1, np.array(frame.light.shape[::-1]) - 2)
+            samples.append(frame.light[y - 1 : y + 2, x - 1 : x + 2].ravel())
+    return float(np.median(np.concatenate(samples)))
