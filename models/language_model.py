@@ -1,14 +1,15 @@
 """The prefix language model: decoder only, bidirectional over the prefix, one vocabulary for text and every modality.
 
-RMSNorm, rotary positions, gated MLP, multi-query attention, embeddings tied with the output, no biases. The paper's backbone
-is PaLM 2 1B, whose dimensions are unpublished; this one is of the same family and laid out like the public Gemma.
+RMSNorm, rotary positions, gated MLP, multi-query attention, embeddings tied with the output, no biases. The paper's
+backbone is PaLM 2 1B, whose dimensions are unpublished; this one is of the same family and laid out like the public
+Gemma.
 
-Alphabet: B rows, S positions, D width, N query heads, M key/value heads, H head width, F hidden width of the MLP, L layers,
-R blocks of the head, P positions of a block, V ids of a range.
+Alphabet: B rows, S positions, D width, N query heads, M key/value heads, H head width, F hidden width of the MLP, L
+layers, R blocks of the head, P positions of a block, V ids of a range.
 
-Pure functions over a dict of arrays. Layers are stacked on a leading axis and scanned. The vocabulary lies in three tables:
-text, image, and ``levels`` (every range of speech, animation and semantics). A position's softmax goes over one range
-only, so the head works on blocks of positions that share a range, and reads no row of another.
+Pure functions over a dict of arrays. Layers are stacked on a leading axis and scanned. The vocabulary lies in three
+tables: text, image, and ``levels`` (every range of speech, animation and semantics). A position's softmax goes over
+one range only, so the head works on blocks of positions that share a range, and reads no row of another.
 """
 
 import functools
@@ -25,7 +26,11 @@ Params = dict[str, Any]
 
 @dataclass(frozen=True)
 class LanguageModelConfig:
-    """Sizes. ``levels`` are the sizes of the ranges that follow text and image, in order of their ids."""
+    """Sizes. ``levels`` are the sizes of the ranges that follow text and image, in order of their ids.
+
+    The image table is most of a small model: 262,144 rows. With ``image_width`` smaller than ``width`` its rows are
+    narrower, and one projection that input and output share takes them to the model's width and back.
+    """
 
     text: int
     image: int
@@ -36,6 +41,7 @@ class LanguageModelConfig:
     kv_heads: int = 1
     head_width: int = 32
     hidden: int = 384
+    image_width: int = 128
     dtype: str = "float32"
     remat: bool = False
 
@@ -62,11 +68,21 @@ class LanguageModelConfig:
 
 
 def parameter_shapes(config: LanguageModelConfig) -> dict[str, dict[str, tuple[tuple[int, ...], tuple[str, ...], int]]]:
-    """Declares every array once: group -> name -> (shape, logical axes, fan in of its initialisation; 0 starts at zero)."""
+    """Declares every array once: group -> name -> (shape, logical axes, fan in).
+
+    The fan in sets the variance of the initialisation; with 0 the array starts at zero.
+    """
     c = config
     L, D, N, M, H, F = c.layers, c.width, c.heads, c.kv_heads, c.head_width, c.hidden
+    I = c.image_width
+    projection = {"image": ((I, D), ("image_width", "width"), I)} if I != D else {}
     return {
-        "embedding": {name: ((rows, D), ("vocabulary", "width"), D) for name, rows in c.tables.items()},
+        "embedding": {
+            "text": ((c.text, D), ("vocabulary", "width"), D),
+            "image": ((c.image, I), ("vocabulary", "width" if I == D else "image_width"), D),
+            "levels": ((sum(c.levels), D), ("vocabulary", "width"), D),
+        },
+        "projection": projection,
         "layers": {
             "attention_norm": ((L, D), ("layer", "width"), 0),
             "query": ((L, D, N, H), ("layer", "width", "heads", "head_width"), D),
@@ -83,7 +99,7 @@ def parameter_shapes(config: LanguageModelConfig) -> dict[str, dict[str, tuple[t
 
 
 def init_params(config: LanguageModelConfig, key: jax.Array) -> Params:
-    """Returns float32 parameters: normal with variance 1 / fan in; what is added to the residual is smaller by its depth."""
+    """Returns float32 parameters, normal with variance 1 / fan in, smaller with depth where it joins the residual."""
     declared = parameter_shapes(config)
     count = sum(len(group) for group in declared.values())
     keys = iter(jax.random.split(key, count))
@@ -115,6 +131,8 @@ def embed(config: LanguageModelConfig, params: Params, tokens: jax.Array) -> jax
         inside = (tokens >= start) & (tokens < start + rows)
         # An id of another table reads row 0 and is masked, so its gradient is zero there.
         found = params["embedding"][name][jnp.where(inside, tokens - start, 0)]
+        if name in params["projection"]:
+            found = jnp.einsum("...I,ID->...D", found, params["projection"][name])
         x = x + jnp.where(inside[..., None], found, 0)
         start += rows
     return (x * config.width**0.5).astype(config.dtype)
@@ -169,6 +187,13 @@ def hidden_states(
     return _norm(x, params["final"]["norm"])
 
 
+def head_input(params: Params, name: str, x: jax.Array) -> jax.Array:
+    """Takes hidden states (..., D) to the width of a table's rows."""
+    if name not in params["projection"]:
+        return x
+    return jnp.einsum("...D,ID->...I", x, params["projection"][name].astype(x.dtype))
+
+
 # --- Head -------------------------------------------------------------------------------------------------------------
 
 
@@ -181,21 +206,21 @@ def _range_logits(table: jax.Array, start: jax.Array, size: int, hidden: jax.Arr
 def range_cross_entropy(
     classes: tuple[tuple[str, int], ...],
     tables: dict[str, jax.Array],
-    hidden: jax.Array,
+    hidden: dict[str, jax.Array],
     targets: jax.Array,
     starts: jax.Array,
     ends: jax.Array,
 ) -> jax.Array:
     """Negative log-likelihood of targets under the softmax of their own ranges.
 
-    Blocks are sorted by class, and each class has its loop, as long as it has blocks: a batch without image targets runs
-    no image block. The backward pass adds each block's gradient to its slice of the table in place; plain
+    Blocks are sorted by class, and each class has its loop, as long as it has blocks: a batch without image targets
+    runs no image block. The backward pass adds each block's gradient to its slice of the table in place; plain
     differentiation of the loop would write a gradient as large as the table for every block.
 
     Args:
         classes: (table, range size) of each class.
-        tables: the embedding, {name: (rows, D)}.
-        hidden: (R, P, D).
+        tables: the embedding, {name: (rows, D of the table)}.
+        hidden: {name: (R, P, D of the table)}.
         targets: int32 (R, P), relative to the block's range.
         starts: int32 (R,), the range's first row in its table.
         ends: int32 (classes,), where the blocks of each class end; blocks after the last are empty.
@@ -207,9 +232,9 @@ def range_cross_entropy(
 
 
 def _head_forward(classes, tables, hidden, targets, starts, ends):
-    def block(size, table, i, carry):
+    def block(name, size, i, carry):
         nll, norm = carry
-        logits = _range_logits(table, starts[i], size, hidden[i])
+        logits = _range_logits(tables[name], starts[i], size, hidden[name][i])
         z = jax.nn.logsumexp(logits, axis=-1)
         picked = jnp.take_along_axis(logits, targets[i][:, None], axis=-1)[:, 0]
         return nll.at[i].set(z - picked), norm.at[i].set(z)
@@ -217,7 +242,7 @@ def _head_forward(classes, tables, hidden, targets, starts, ends):
     carry = (jnp.zeros(targets.shape, jnp.float32),) * 2
     begin = 0
     for c, (name, size) in enumerate(classes):
-        carry = jax.lax.fori_loop(begin, ends[c], functools.partial(block, size, tables[name]), carry)
+        carry = jax.lax.fori_loop(begin, ends[c], functools.partial(block, name, size), carry)
         begin = ends[c]
     nll, norm = carry
     return nll, (tables, hidden, targets, starts, ends, norm)
@@ -228,21 +253,23 @@ def _head_backward(classes, saved, cotangent):
 
     def block(name, size, i, carry):
         grad_hidden, grad_table = carry
-        rows = jax.lax.dynamic_slice_in_dim(tables[name], starts[i], size).astype(hidden.dtype)
-        logits = jnp.einsum("PD,VD->PV", hidden[i], rows, preferred_element_type=jnp.float32)
+        x = hidden[name][i]
+        rows = jax.lax.dynamic_slice_in_dim(tables[name], starts[i], size).astype(x.dtype)
+        logits = jnp.einsum("PD,VD->PV", x, rows, preferred_element_type=jnp.float32)
         slope = jnp.exp(logits - norm[i][:, None]) * cotangent[i][:, None]
-        slope = slope.at[jnp.arange(slope.shape[0]), targets[i]].add(-cotangent[i]).astype(hidden.dtype)
+        slope = slope.at[jnp.arange(slope.shape[0]), targets[i]].add(-cotangent[i]).astype(x.dtype)
         grad_hidden = grad_hidden.at[i].set(jnp.einsum("PV,VD->PD", slope, rows))
-        add = jnp.einsum("PV,PD->VD", slope, hidden[i], preferred_element_type=jnp.float32)
+        add = jnp.einsum("PV,PD->VD", slope, x, preferred_element_type=jnp.float32)
         old = jax.lax.dynamic_slice_in_dim(grad_table, starts[i], size)
         return grad_hidden, jax.lax.dynamic_update_slice_in_dim(grad_table, old + add, starts[i], 0)
 
-    grad_hidden = jnp.zeros_like(hidden)
+    grad_hidden = jax.tree.map(jnp.zeros_like, hidden)
     grads = {name: jnp.zeros(table.shape, jnp.float32) for name, table in tables.items()}
     begin = 0
     for c, (name, size) in enumerate(classes):
         body = functools.partial(block, name, size)
-        grad_hidden, grads[name] = jax.lax.fori_loop(begin, ends[c], body, (grad_hidden, grads[name]))
+        carry = (grad_hidden[name], grads[name])
+        grad_hidden[name], grads[name] = jax.lax.fori_loop(begin, ends[c], body, carry)
         begin = ends[c]
     grads = {name: grad.astype(tables[name].dtype) for name, grad in grads.items()}
     return grads, grad_hidden, None, None, None
@@ -255,7 +282,8 @@ def loss(config: LanguageModelConfig, params: Params, batch: dict[str, jax.Array
     """Mean negative log-likelihood of the target tokens, in nats.
 
     Args:
-        batch: ``tokens``, ``positions``, ``segments``, ``bounds`` int32 (B, S); and the head's blocks: ``head_positions``
+        batch: ``tokens``, ``positions``, ``segments``, ``bounds`` int32 (B, S); and the head's blocks:
+        ``head_positions``
             int32 (R, P) indices into the B * S positions that predict, ``head_targets`` int32 (R, P) relative to the
             block's range, ``head_weights`` float32 (R, P), ``head_starts`` int32 (R,), ``head_ends`` int32 (classes,).
 
@@ -267,7 +295,7 @@ def loss(config: LanguageModelConfig, params: Params, batch: dict[str, jax.Array
     nll = range_cross_entropy(
         config.classes,
         params["embedding"],
-        picked,
+        {name: head_input(params, name, picked) for name in config.tables},
         batch["head_targets"],
         batch["head_starts"],
         batch["head_ends"],
@@ -281,7 +309,7 @@ def loss(config: LanguageModelConfig, params: Params, batch: dict[str, jax.Array
 
 @dataclass(frozen=True)
 class Sampling:
-    """temperature 0 takes the most likely token; top_p in (0, 1] keeps the smallest set of tokens with that much mass."""
+    """Temperature 0 takes the most likely token; top_p in (0, 1] keeps the smallest set with that much mass."""
 
     temperature: float = 1.0
     top_p: float = 0.95
@@ -290,8 +318,8 @@ class Sampling:
 def nucleus(logits: jax.Array, top_p: jax.Array) -> jax.Array:
     """Returns the logits with everything outside the top-p set at -inf (Holtzman et al. 2019).
 
-    The set's least probability is found by bisection: no sort, which would cost more than the model on 262,144 ids. The most
-    likely token always stays.
+    The set's least probability is found by bisection: no sort, which would cost more than the model on 262,144 ids.
+    The most likely token always stays.
 
     Args:
         logits: float32 (B, V).
@@ -363,7 +391,8 @@ def decode(
         top_p: float32 ().
 
     Returns:
-        (int32 (B, S) tokens relative to their ranges, the first ``count`` are meant; int32 (B,) tokens written before stop).
+        (int32 (B, S) tokens relative to their ranges, the first ``count`` are meant; int32 (B,) tokens written before
+        stop).
     """
     c = config
     B, S = prefix.shape
@@ -381,7 +410,8 @@ def decode(
 
         def branch(state, start, key):
             rows = jax.lax.dynamic_slice_in_dim(params["embedding"][name], start, size).astype(state.dtype)
-            logits = jnp.einsum("BD,VD->BV", state, rows, preferred_element_type=jnp.float32)
+            x = head_input(params, name, state)
+            logits = jnp.einsum("BD,VD->BV", x, rows, preferred_element_type=jnp.float32)
             kept = nucleus(logits / jnp.maximum(temperature, 1e-6), top_p)
             drawn = jax.random.categorical(key, kept, axis=-1)
             return jnp.where(temperature > 0, drawn, jnp.argmax(logits, axis=-1)).astype(jnp.int32)

@@ -1,8 +1,9 @@
 """Token records -> packed batches for the prefix language model (Grain).
 
 Records are shuffled by index; for each, a task is drawn by weight, one of its steps and a window of the clip; the step
-becomes a row of ids, a prefix and a target; rows are packed first-fit into a fixed length. Everything is a function of the
-seed and the position, and the iterator's state is a few numbers: killed anywhere, it goes on at the exact next batch.
+becomes a row of ids, a prefix and a target; rows are packed first-fit into a fixed length. Everything is a function of
+the seed and the position, and the iterator's state is a few numbers: killed anywhere, it goes on at the exact next
+batch.
 """
 
 import functools
@@ -70,8 +71,8 @@ def example(
     """Builds the ids of one step on one window of a clip.
 
     Returns:
-        ``tokens`` int32 (n,) and ``target`` int32 (n,), 1 where the token is to be predicted; None if a text is empty or
-        the example is longer than a row.
+        ``tokens`` int32 (n,) and ``target`` int32 (n,), 1 where the token is to be predicted; None if a text is empty
+        or the example is longer than a row.
     """
     for name in (*(s.modality for s in step.inputs), step.output):
         if isinstance(record[name], str) and not record[name]:
@@ -120,8 +121,8 @@ class ExampleMaker:
         self.weights = np.asarray(weights, float) / np.sum(weights)
 
     def __call__(self, record: Mapping[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
-        # Tasks in a random order in which each comes first with its weight: the next one serves where the first does not
-        # fit this clip (no script, too long for a row).
+        # Tasks in a random order in which each comes first with its weight: the next one serves where the first does
+        # not fit this clip (no script, too long for a row).
         chosen = self.weights > 0
         keys = np.where(chosen, rng.exponential(size=len(chosen)) / np.where(chosen, self.weights, 1), np.inf)
         for index in np.argsort(keys)[: int(chosen.sum())]:
@@ -155,9 +156,9 @@ def arrange(
 ) -> dict[str, np.ndarray]:
     """Turns packed rows into a batch: bounds for attention, and the head's blocks.
 
-    The token at t is predicted at t - 1, so the first target token is predicted at the *last position of the prefix*, and
-    the last target token predicts nothing. One row with two segments, a prefix of 2 ids and 3 targets, then 1 and 2 (text
-    ids are below 100 here, the speech range of level 0 is [100, 110) and of level 1 is [110, 120))::
+    The token at t is predicted at t - 1, so the first target token is predicted at the *last position of the prefix*,
+    and the last target token predicts nothing. One row with two segments, a prefix of 2 ids and 3 targets, then 1 and
+    2 (text ids are below 100 here, the speech range of level 0 is [100, 110) and of level 1 is [110, 120))::
 
         tokens          7   8  101 102 115   9  3   2   0
         segments        1   1   1   1   1    2  2   2   0

@@ -4,8 +4,8 @@ Uniform for a first run; with the perplexities p_i that such a run measures, the
 
     S(i)  proportional to  log(p_i) / N_m(i)
 
-where N_m(i) is the number of tasks whose output modality is that of task i: hard tasks come more often, and a modality with
-many tasks does not crowd out the others.
+where N_m(i) is the number of tasks whose output modality is that of task i: hard tasks come more often, and a modality
+with many tasks does not crowd out the others.
 """
 
 import math
@@ -30,8 +30,8 @@ def uniform_weights(tasks: Sequence[Task]) -> np.ndarray:
 def mixture_weights(tasks: Sequence[Task], perplexity: Mapping[str, float]) -> np.ndarray:
     """Returns the paper's sampling weights, float64 (tasks,) that sum to 1.
 
-    A chained task counts under the modality of its last output, which is what it is for. A task without a perplexity (no
-    held-out data) gets the median of log p.
+    A chained task counts under the modality of its last output, which is what it is for. A task without a perplexity
+    (no held-out data) gets the median of log p.
 
     Args:
         perplexity: task name -> perplexity per token under a baseline trained with uniform sampling, at least 1.

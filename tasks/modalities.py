@@ -1,12 +1,12 @@
 """The modalities: which tokens they have, on which clock, and where their tokens lie in the vocabulary.
 
-A modality of the paper is one or more *streams* here: animation is three (shape, expression, pose), since the three have
-their own tokenizers and the chain of the paper produces them one after the other. Video has no tokens: the diffusion decoder
-makes it from semantics, image and text.
+A modality of the paper is one or more *streams* here: animation is three (shape, expression, pose), since the three
+have their own tokenizers and the chain of the paper produces them one after the other. Video has no tokens: the
+diffusion decoder makes it from semantics, image and text.
 
-Every level of every stream is its own contiguous range of ids, in the order text, image, speech, shape, expression, pose,
-semantics, so the softmax of a known position is restricted to one range. Sizes come from the tokenizers in use; with the
-paper's they total 546,944.
+Every level of every stream is its own contiguous range of ids, in the order text, image, speech, shape, expression,
+pose, semantics, so the softmax of a known position is restricted to one range. Sizes come from the tokenizers in use;
+with the paper's they total 546,944.
 
 Order of a block of tokens: level by level, the whole window, low level to high (paper, speech tokenizer).
 """
@@ -61,7 +61,8 @@ class Modality:
         return {"speech": speech_steps, "latent": latent_steps}.get(self.clock, lambda _: 1)(frames)
 
     def step_range(self, start: int, stop: int) -> tuple[int, int]:
-        """Returns the token steps that lie in the latent steps [start, stop): frame 0's step first, then four frames each.
+        """Returns the token steps that lie in the latent steps [start, stop): frame 0's step first, then four frames
+        each.
 
         Speech has 10 steps for every 3 latent steps, and one for the first: a window that starts at latent step 0 or
         1 + 3b starts on a speech step as well.
@@ -122,7 +123,12 @@ class Range:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Where every level's ids lie. ``sizes`` has one entry per stream, in the order of ``STREAMS``, with its levels' sizes."""
+    """Where every level's ids lie.
+
+    Attributes:
+        sizes: one entry per stream, in the order of ``STREAMS``: the sizes of its levels.
+        eos: the id that ends a text.
+    """
 
     sizes: tuple[tuple[int, ...], ...]
     eos: int

@@ -1,17 +1,17 @@
 """Prompts: a step of a task as natural-language descriptors around blocks of modality tokens, and back.
 
-There are no task tokens. A prompt says in HTML-like words which modality each block is, in which state, how many frames it
-lasts, what is given and what is wanted::
+There are no task tokens. A prompt says in HTML-like words which modality each block is, in which state, how many
+frames it lasts, what is given and what is wanted::
 
     <given> <speech state=current frames=25> [84 tokens] </speech> <image> [256 tokens] </image> </given>
     <make> <expression state=current frames=25> [56 tokens, the target] </expression> </make>
 
-The model reads everything up to the target as its prefix, and writes the target. Blocks with a fixed number of tokens need
-no end mark; a text ends with the tokenizer's end token.
+The model reads everything up to the target as its prefix, and writes the target. Blocks with a fixed number of tokens
+need no end mark; a text ends with the tokenizer's end token.
 
-Free text is escaped (``&lt;`` ``&gt;`` ``&amp;``), so that no script can close its own field. ``serialise`` and ``parse`` are
-inverses. Pieces of text are tokenized one by one; blocks are ids already, in ranges that no text has, which is how ``to_pieces``
-takes a row of ids apart again.
+Free text is escaped (``&lt;`` ``&gt;`` ``&amp;``), so that no script can close its own field. ``serialise`` and
+``parse`` are inverses. Pieces of text are tokenized one by one; blocks are ids already, in ranges that no text has,
+which is how ``to_pieces`` takes a row of ids apart again.
 """
 
 import re

@@ -44,7 +44,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Task:
-    """A named task. Inputs are in the order in which the prompt lists them."""
+    """A named task. Outputs are made in their order."""
 
     name: str
     family: str

@@ -1,9 +1,9 @@
 """Windows of a clip, and the prompt of a step on a window.
 
 A clip in every modality is longer than a small model's context, so the model works on windows of latent steps and the
-time-dependent modalities carry the paper's two states: what lies in the window is *current*; what the output was just before
-it is *past*. The grid of starts is 3 latent steps = 12 frames = 0.4 s = 10 speech steps, on which speech and latent steps
-meet (the first window also has step 0, frame 0 alone)::
+time-dependent modalities carry the paper's two states: what lies in the window is *current*; what the output was just
+before it is *past*. The grid of starts is 3 latent steps = 12 frames = 0.4 s = 10 speech steps, on which speech and
+latent steps meet (the first window also has step 0, frame 0 alone)::
 
     latent   0 | 1 2 3 | 4 5 6 | ...
     speech   0 | 1..10 | 11..20 | ...
@@ -55,13 +55,13 @@ def span_frames(start: int, stop: int) -> int:
 
 
 def window_at(start: int, steps: int, config: WindowConfig) -> Window:
-    """Returns the window that starts at a latent step of a clip of ``steps`` latent steps; the clip's last may be short."""
+    """Returns the window at a latent step of a clip of ``steps`` latent steps; the clip's last may be short."""
     return Window(start, min(steps, start + config.current + (start == 0)))
 
 
-def slide(steps: int, config: WindowConfig) -> list[Window]:
-    """Returns the windows that cover a clip one after the other."""
-    windows = [window_at(0, steps, config)]
+def slide(steps: int, config: WindowConfig, begin: int = 0) -> list[Window]:
+    """Returns the windows that cover a clip from a latent step on, one after the other."""
+    windows = [window_at(begin, steps, config)]
     while windows[-1].stop < steps:
         windows.append(window_at(windows[-1].stop, steps, config))
     return windows
@@ -83,11 +83,12 @@ def step_prompt(
 ) -> Prompt:
     """Builds the prompt of one step on one window.
 
-    A window that does not start the clip also gives the past of a time-dependent output, whatever the task: that is how a
-    long clip is continued.
+    A window that does not start the clip also gives the past of a time-dependent output, whatever the task: that is
+    how a long clip is continued. Inputs are listed in one fixed order, the past of a modality before its present: what
+    a model has learned does not hang on the order in which somebody names things.
 
     Args:
-        inputs: the step's inputs, in order.
+        inputs: the step's inputs.
         output: what is to be made.
         known: codes or text of the whole clip (of the output: at least up to the window's start).
         window: the window.
@@ -105,6 +106,7 @@ def step_prompt(
             raise ValueError(f"{source.modality}: no past at the start of a clip")
         fields.append(_field(source.modality, source.state, known[source.modality], span))
     make = _field(output, "current", known[output] if target else None, (window.start, window.stop))
+    fields.sort(key=lambda field: (list(MODALITIES).index(field.modality), field.state != "past"))
     return Prompt(tuple(fields), make)
 
 

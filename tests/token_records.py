@@ -1,7 +1,7 @@
 """Made-up token records in which targets depend on conditions, for tests of the language side.
 
-One hidden identity decides shape, image and description; one hidden phrase per clip decides speech, script and expression;
-semantics follow shape and expression; pose follows semantics.
+One hidden identity decides shape, image and description; one hidden phrase per clip decides speech, script and
+expression; semantics follow shape and expression; pose follows semantics.
 """
 
 import json

@@ -42,7 +42,7 @@ def prefix_bounds(segments: np.ndarray, prefix: np.ndarray) -> np.ndarray:
 
 
 def allowed(segments: jax.Array, bounds: jax.Array) -> jax.Array:
-    """Returns bool (B, Q, K): which keys each query sees. Padding sees padding, so that no row of a softmax is empty."""
+    """Returns bool (B, Q, K): which keys each query sees. Padding sees padding: no row of a softmax is empty."""
     keys = jnp.arange(segments.shape[-1])
     return (keys[None, None, :] <= bounds[:, :, None]) & (segments[:, :, None] == segments[:, None, :])
 

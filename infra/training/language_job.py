@@ -1,0 +1,172 @@
+"""The language model's training job: token records through the loader into the prefix language model."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+
+from infra.presets.language import LanguageConfig
+from infra.training.jobs import preset_config
+from infra.training.loop import Job
+from models.errors import InputError
+from models.io import save_model
+from models.language_model import LanguageModelConfig, init_params, loss
+from pipelines.dataset import Dataset
+from tasks.generate import read_vocabulary
+from tasks.loader import ExampleMaker, HeadLayout, LoaderConfig, TokenRecords, heldout_batches, training_batches
+from tasks.mixture import uniform_weights
+from tasks.modalities import PAPER_CODEBOOKS, Vocabulary
+from tasks.prompts import TextCodec
+from tasks.registry import TASKS
+
+
+@dataclass(frozen=True)
+class LanguageJobConfig:
+    """What a work directory belongs to: the preset and the vocabulary that the tokenizers gave."""
+
+    preset: LanguageConfig
+    vocabulary: Vocabulary
+
+
+def build(
+    *,
+    preset: str,
+    dataset: Path | None,
+    tokenizers: Path | None,
+    overrides: dict[str, str],
+    steps: int | None,
+    seed: int,
+) -> Job:
+    """Builds the job; arguments as in ``infra.training.jobs.build_job``.
+
+    Without a dataset (a dry run) the vocabulary is the published one.
+    """
+    config = preset_config("infra.presets.language", preset, overrides)
+    if steps is not None:
+        config = dataclasses.replace(config, steps=steps)
+    if dataset is None:
+        return make_job(LanguageJobConfig(config, Vocabulary.of_codebooks(PAPER_CODEBOOKS, eos=1)))
+    if tokenizers is None:
+        raise InputError("train language: --tokenizers is needed: the vocabulary is computed from them")
+    vocabulary, text = read_vocabulary(tokenizers)
+    column = Dataset(dataset).column("tokens")
+    data = json.dumps([dataclasses.asdict(info) for info in Dataset(dataset).shard_infos("tokens")])
+    return make_job(
+        LanguageJobConfig(config, vocabulary),
+        text=text,
+        column=column,
+        data=hashlib.sha256(data.encode()).hexdigest()[:16],
+        seed=seed,
+    )
+
+
+def model_config(config: LanguageConfig, vocabulary: Vocabulary) -> LanguageModelConfig:
+    """Returns the network of a preset over a vocabulary."""
+    sizes = {f.name for f in dataclasses.fields(LanguageModelConfig)} & {f.name for f in dataclasses.fields(config)}
+    return LanguageModelConfig(
+        text=vocabulary.sizes[0][0],
+        image=vocabulary.sizes[1][0],
+        levels=tuple(size for levels in vocabulary.sizes[2:] for size in levels),
+        **{name: getattr(config, name) for name in sizes},
+    )
+
+
+def optimizer(config: LanguageConfig) -> optax.GradientTransformation:
+    """AdamW ("Adam with weight decay 1e-3" read as decoupled), warm-up from 0, cosine decay."""
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, config.peak_rate, min(config.warmup, config.steps), max(config.steps, config.warmup + 1), config.final_rate
+    )
+    return optax.chain(optax.clip_by_global_norm(config.clip), optax.adamw(schedule, weight_decay=config.weight_decay))
+
+
+def task_weights(weights: str) -> np.ndarray:
+    """Reads sampling weights: "uniform", or a JSON file {task: weight} outside of which no task is sampled."""
+    if weights == "uniform":
+        return uniform_weights(TASKS)
+    try:
+        table = json.loads(Path(weights).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"weights={weights}: expected 'uniform' or a JSON file of task weights ({error})") from None
+    unknown = sorted(set(table) - {task.name for task in TASKS})
+    if unknown:
+        raise InputError(f"{weights}: no task {unknown[0]!r}")
+    return np.array([float(table.get(task.name, 0)) for task in TASKS])
+
+
+def make_job(
+    config: LanguageJobConfig,
+    *,
+    text: TextCodec | None = None,
+    column: Sequence | None = None,
+    data: str = "",
+    seed: int = 0,
+) -> Job:
+    """Builds the job from parts.
+
+    Args:
+        config: preset and vocabulary.
+        text: the text tokenizer.
+        column: the tokens column. Without text and column the job can be shown and its state's shapes computed.
+        data: identity of the column.
+        seed: of the data order.
+    """
+    preset, vocabulary = config.preset, config.vocabulary
+    model = model_config(preset, vocabulary)
+    loader = LoaderConfig(preset.length, preset.rows, preset.block, preset.bins, preset.window)
+    layout = HeadLayout.of(vocabulary, model)
+    update = optimizer(preset)
+
+    def init(key):
+        params = init_params(model, key)
+        return {"params": params, "optimizer": update.init(params)}
+
+    def step(state, batch, key):
+        del key  # nothing is random in a step
+        (value, _), grads = jax.value_and_grad(lambda p: loss(model, p, batch), has_aux=True)(state["params"])
+        changes, moments = update.update(grads, state["optimizer"], state["params"])
+        return {"params": optax.apply_updates(state["params"], changes), "optimizer": moments}, {"loss": value}
+
+    def evaluate(state, batch, key):
+        del key
+        return {"loss": loss(model, state["params"], batch)[0]}
+
+    def export(state, directory):
+        extra = {
+            "vocabulary": vocabulary.to_json(),
+            "window": dataclasses.asdict(preset.window),
+            "length": preset.length,
+            "steps": preset.steps,
+            "weights": preset.weights,
+        }
+        save_model(directory, "language", model, jax.device_get(state["params"]), extra)
+
+    @functools.cache
+    def records(split: str) -> TokenRecords:
+        if column is None:
+            raise InputError("train language: --dataset is needed")
+        heads = ((row, column[row]) for row in range(len(column)))
+        return TokenRecords(column, [row for row, r in heads if not r["error"] and r["split"] == split])
+
+    def maker() -> ExampleMaker:
+        return ExampleMaker(TASKS, task_weights(preset.weights), loader, vocabulary, text)
+
+    return Job(
+        name="language",
+        config=config,
+        init=init,
+        step=step,
+        evaluate=evaluate,
+        train_batches=lambda: training_batches(records("train"), maker(), layout, seed),
+        heldout_batches=lambda: heldout_batches(records("heldout"), maker(), layout, preset.heldout_batches),
+        export=export,
+        steps=preset.steps,
+        items=preset.rows,
+        data=data,
+    )

@@ -1,0 +1,257 @@
+"""Any modality from any other: one chain of single steps, sampled under a grammar.
+
+Each step is a prompt with everything known so far. A clip longer than a window is made window by window, each with the
+past of what is being made. At every position only the ids of the one level that must come there can be drawn, and the
+number of positions follows from the number of frames: every sample decodes.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.errors import InputError
+from models.io import dataclass_from_dict, fill, load_model
+from models.language_model import LanguageModelConfig, Sampling, decode, init_params
+from models.signals import TIME_STRIDE, grid_frames, latent_steps
+from tasks.modalities import MODALITIES, STREAMS, Vocabulary, spans, unflatten
+from tasks.prompts import TextCodec, serialise, to_ids, unescape
+from tasks.registry import Source
+from tasks.windows import Content, Window, WindowConfig, slide, starts, step_prompt, window_at
+
+TOKENIZER_OF = {stream: stream for stream in STREAMS} | {"semantics": "semantic"}
+MAX_TEXT = 256  # ids of a generated text
+
+
+@dataclass(frozen=True)
+class Language:
+    """A trained language model with what it takes to talk to it.
+
+    Attributes:
+        config, params: the network.
+        vocabulary: the ranges it was trained with.
+        text: the text tokenizer.
+        window: the windows it was trained on.
+        length: its context, in ids.
+    """
+
+    config: LanguageModelConfig
+    params: Any
+    vocabulary: Vocabulary
+    text: TextCodec
+    window: WindowConfig
+    length: int
+
+
+def read_vocabulary(tokenizers: Path | str) -> tuple[Vocabulary, TextCodec]:
+    """Computes the vocabulary of the trained tokenizers in a directory; also returns the text tokenizer."""
+    from models.tokenizers import load_tokenizer
+
+    loaded = {stream: load_tokenizer(Path(tokenizers) / name) for stream, name in TOKENIZER_OF.items()}
+    codebooks = {stream: tokenizer.codebook_sizes for stream, tokenizer in loaded.items()}
+    return Vocabulary.of_codebooks(codebooks, loaded["text"].eos_id), loaded["text"]
+
+
+def load_language(model: Path | str, tokenizers: Path | str) -> Language:
+    """Loads a trained language model for use with the given tokenizers.
+
+    Raises:
+        InputError: no language model there, or tokenizers whose ranges are not those it was trained with.
+    """
+    kind, config, params, meta = load_model(model)
+    if kind != "language":
+        raise InputError(f"{model}/model.json: kind {kind!r}, expected 'language'")
+    config = dataclass_from_dict(LanguageModelConfig, config)
+    vocabulary = Vocabulary.from_json(meta.extra["vocabulary"])
+    found, text = read_vocabulary(tokenizers)
+    if found != vocabulary:
+        raise InputError(
+            f"{model}: trained with the ranges {vocabulary.to_json()}, but the tokenizers in {tokenizers} have "
+            f"{found.to_json()}; expected the tokenizers it was trained with"
+        )
+    template = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
+    return Language(
+        config=config,
+        params=jax.tree.map(jnp.asarray, fill(template, params, model)),
+        vocabulary=vocabulary,
+        text=text,
+        window=dataclass_from_dict(WindowConfig, meta.extra["window"]),
+        length=meta.extra["length"],
+    )
+
+
+# --- One step ---------------------------------------------------------------------------------------------------------
+
+
+def sample_window(
+    language: Language, known: Mapping[str, Content], want: str, window: Window, key: jax.Array, sampling: Sampling
+) -> tuple[Content, int]:
+    """Makes one modality on one window.
+
+    Returns:
+        (codes of the window, or the text; ids that were drawn).
+
+    Raises:
+        InputError: prompt and output are longer than the context.
+    """
+    vocabulary = language.vocabulary
+    inputs = tuple(Source(name) for name in known if name != want)
+    prompt = step_prompt(inputs, want, known, window, language.window, target=False)
+    prefix = to_ids(serialise(prompt)[0], vocabulary, language.text)
+    room = language.length - prefix.size
+    is_text = MODALITIES[want].is_text
+    if is_text:
+        ranges = [vocabulary.stream_ranges("text")[0]] * max(0, min(MAX_TEXT, room))
+    else:
+        first, last = MODALITIES[want].step_range(window.start, window.stop)
+        ranges = [span.range for span in spans(vocabulary, want, last - first) for _ in range(span.count)]
+    if not ranges or len(ranges) > room:
+        raise InputError(
+            f"{want} from {', '.join(known)}: a prompt of {prefix.size} tokens and an output of {len(ranges)} do not "
+            f"fit into the model's context of {language.length}; give fewer modalities or less text"
+        )
+    heads = np.zeros((2, language.length), np.int32)
+    heads[:, : len(ranges)] = np.array([language.config.head_range(r.start, r.size) for r in ranges]).T
+    padded = np.zeros((1, language.length), np.int32)
+    padded[0, : prefix.size] = prefix
+    out, written = decode(
+        language.config,
+        language.params,
+        padded,
+        np.int32(prefix.size),
+        heads[0],
+        heads[1],
+        np.int32(len(ranges)),
+        np.int32(vocabulary.eos if is_text else -1),
+        key,
+        np.float32(sampling.temperature),
+        np.float32(sampling.top_p),
+    )
+    count = int(written[0])
+    drawn = np.asarray(out[0, :count])
+    if is_text:
+        return unescape(language.text.decode(drawn)), count
+    return unflatten(vocabulary, want, drawn + np.array([r.start for r in ranges], np.int32)), count
+
+
+def generate(
+    language: Language,
+    known: Mapping[str, Content],
+    want: str,
+    frames: int,
+    *,
+    seed: int = 0,
+    sampling: Sampling | None = None,
+) -> tuple[Content, int]:
+    """Makes one modality for a clip.
+
+    Args:
+        language: the model.
+        known: codes or text of what is given, for the whole clip. Codes of ``want`` itself, shorter than the clip, are
+            continued.
+        want: what to make; not "video", which is the decoder's.
+        frames: T = 4k + 1 video frames.
+        seed: of the sampling.
+        sampling: temperature and top_p.
+
+    Returns:
+        (codes as in token records, or text; ids that were drawn).
+
+    Raises:
+        InputError: what is given does not fit the clip or the context.
+    """
+    sampling = sampling or Sampling()
+    m = _check(known, want, frames)
+    steps = latent_steps(frames)
+    key = jax.random.fold_in(jax.random.key(seed), list(MODALITIES).index(want))
+    if m.clock not in ("speech", "latent"):
+        window = Window(0, steps) if want == "script" else window_at(0, steps, language.window)
+        return sample_window(language, known, want, window, key, sampling)
+    parts, total = [], 0
+    windows = slide(steps, language.window)
+    if want in known:
+        begin = _continue_at(m, known[want], steps)
+        parts = [m.take(known[want], 0, begin)]
+        windows = slide(steps, language.window, begin)
+    for window in windows:
+        sofar = {want: np.concatenate(parts, axis=m.time_axis)} if parts else {}
+        codes, count = sample_window(
+            language, {**known, **sofar}, want, window, jax.random.fold_in(key, window.start), sampling
+        )
+        parts.append(codes)
+        total += count
+    return np.concatenate(parts, axis=m.time_axis), total
+
+
+def run_chain(
+    model: Path | str,
+    tokenizers: Path | str,
+    given: Mapping[str, Content],
+    chain: Sequence[str],
+    frames: int,
+    *,
+    seed: int = 0,
+    temperature: float = 1.0,
+    top_p: float = 0.95,
+    progress: Callable[[str, int, float], None] | None = None,
+) -> dict[str, Content]:
+    """Makes every link of a chain, each from what is given and the links before it.
+
+    Args:
+        model: the language model's directory.
+        tokenizers: the directory of the tokenizers' directories.
+        given: modality -> codes as in token records, or text.
+        chain: modalities to make in order (``chains.parse_chain``); "video" is left to the decoder.
+        frames: T = 4k + 1 video frames of the clip.
+        seed, temperature, top_p: of the sampling.
+        progress: called with (modality, ids drawn, seconds) after each link.
+
+    Returns:
+        Modality -> codes or text, in the order of the chain, without what was given.
+    """
+    language = load_language(model, tokenizers)
+    known = dict(given)
+    made: dict[str, Content] = {}
+    for want in chain:
+        if want == "video":
+            continue
+        begin = time.monotonic()
+        content, count = generate(language, known, want, frames, seed=seed, sampling=Sampling(temperature, top_p))
+        known[want] = made[want] = content
+        if progress is not None:
+            progress(want, count, time.monotonic() - begin)
+    return made
+
+
+def _check(known: Mapping[str, Content], want: str, frames: int):
+    if want not in MODALITIES or not MODALITIES[want].stream:
+        raise InputError(f"--want {want}: the language model does not make it")
+    if frames < 1 or frames != grid_frames(frames):
+        raise InputError(f"frames={frames}: expected {TIME_STRIDE}k + 1")
+    for name, content in known.items():
+        if name not in MODALITIES or not MODALITIES[name].stream:
+            raise InputError(f"--given {name}: not a modality with tokens")
+        m = MODALITIES[name]
+        if m.is_text != isinstance(content, str):
+            raise InputError(f"--given {name}: expected {'text' if m.is_text else 'codes'}")
+        if m.time_axis is not None and name != want:
+            have = np.asarray(content).shape[m.time_axis]
+            if have != m.steps(frames):
+                raise InputError(f"--given {name}: {have} token steps, expected {m.steps(frames)} for {frames} frames")
+    if want in known and MODALITIES[want].clock not in ("speech", "latent"):
+        raise InputError(f"--want {want}: it is given already, and has no time along which to continue")
+    return MODALITIES[want]
+
+
+def _continue_at(m, codes: np.ndarray, steps: int) -> int:
+    """Returns the last window start that the given codes reach."""
+    have = np.asarray(codes).shape[m.time_axis]
+    reached = [start for start in (*starts(steps), steps) if m.step_range(0, start)[1] <= have]
+    if reached[-1] == 0 or reached[-1] >= steps:
+        raise InputError(f"--given {m.name}: {have} token steps, expected at least 1 and fewer than the clip has")
+    return reached[-1]
