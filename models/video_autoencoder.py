@@ -29,14 +29,6 @@ from models.io import dataclass_from_dict, fill, load_model
 from models.layers.convolution import VideoConv
 from models.layers.folding import fold_space, fold_time, unfold_space, unfold_time
 from models.layers.module import abstract, initialise
-    CausalVideoConv,
-    VideoResidual,
-    depth_to_space,
-    depth_to_time,
-    fold_time,
-    space_to_depth,
-    unfold_time,
-)
 from models.signals import TIME_STRIDE
 
 KIND = "video_autoencoder"
@@ -191,9 +183,7 @@ class Decoder(nnx.Module):
                 width = stage_width
         self.norm = nnx.RMSNorm(width, rngs=rngs)
         outputs, kernel = 3 * config.patch**2 * config.time_patch, config.edge_kernel
-        self.last = VideoConv(
-            width, outputs, time_kernel=1, space_kernel=kernel, zero=config.linear_path, rngs=rngs
-        )
+        self.last = VideoConv(width, outputs, time_kernel=1, space_kernel=kernel, zero=config.linear_path, rngs=rngs)
         if config.linear_path:
             self.linear = nnx.Linear(config.latent_channels, CELL, rngs=rngs)
 
