@@ -1,8 +1,9 @@
-"""The small classes of a face, painted from landmarks and confirmed by pixels: eyes, brows, nose, nostrils, lips, mouth.
+"""The small classes of a face, painted from landmarks and confirmed by pixels: eyes, brows, nose, nostrils, lips,
+mouth.
 
-Landmarks say where a part can be, the frame's own light and colour say which pixels it is: brows are darker than the skin around them,
-the iris is the darkest disc in the eye's opening, teeth are bright and hardly coloured, the tongue is red. Lengths are in units of
-the face: the distance from the nasion (landmark 27) to the chin (landmark 8).
+Landmarks say where a part can be, the frame's own light and colour say which pixels it is: brows are darker than the
+skin around them, the iris is the darkest disc in the eye's opening, teeth are bright and hardly coloured, the tongue is
+red. Lengths are in units of the face: the distance from the nasion (landmark 27) to the chin (landmark 8).
 """
 
 from dataclasses import dataclass
@@ -13,13 +14,16 @@ from models.labels import LABEL_INDEX
 
 # Drawing with sub-pixel landmarks: OpenCV takes fixed-point coordinates with this many fractional bits.
 _SHIFT = 4
-# Anatomy, as shares of the length of the eye's opening from corner to corner (about 30 mm; an iris is 11.7 mm, a pupil some 4 mm wide).
+# Anatomy, as shares of the length of the eye's opening from corner to corner (about 30 mm; an iris is 11.7 mm, a pupil
+# some 4 mm wide).
 _IRIS_RADIUS, _PUPIL_RADIUS = 0.20, 0.075
 
 
 @dataclass(frozen=True)
 class FacePixels:
-    """One frame prepared for the parts: rgb uint8 (H, W, 3), light float32 (H, W) in 0..255, saturation and redness float32 in 0..1."""
+    """One frame prepared for the parts: rgb uint8 (H, W, 3), light float32 (H, W) in 0..255, saturation and redness
+    float32 in 0..1.
+    """
 
     rgb: np.ndarray
     light: np.ndarray
@@ -133,7 +137,8 @@ def _paint_brows(labels, pixels, landmarks, unit) -> None:
         around = stroke(labels.shape, brow + down * 0.02 * unit, 0.24 * unit) & (labels == skin) & ~place
         if not place.any() or not around.any():
             continue
-        # Half-way between the skin around and the darkest of the brow; a thin blurred light-map keeps single hairs together.
+        # Half-way between the skin around and the darkest of the brow; a thin blurred light-map keeps single hairs
+        # together.
         light = cv2.GaussianBlur(pixels.light, (3, 3), 0)
         bright, dark = np.median(light[around]), np.percentile(light[place], 10)
         labels[place & (light < bright - 0.4 * (bright - dark))] = LABEL_INDEX["brows"]

@@ -41,7 +41,9 @@ def _log_sum(values: np.ndarray) -> np.ndarray:
 
 def nowhere(size: int) -> Mixture:
     """Returns the mixture of a class that has no points: far from everything that can be seen, in ``size`` dimensions."""
-    return Mixture(np.zeros(1, np.float32), np.full((1, size), 1e3, np.float32), np.eye(size, dtype=np.float32)[None] / 30)
+    return Mixture(
+        np.zeros(1, np.float32), np.full((1, size), 1e3, np.float32), np.eye(size, dtype=np.float32)[None] / 30
+    )
 
 
 def fit_mixture(

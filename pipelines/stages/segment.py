@@ -1,15 +1,19 @@
 """Semantic video of a clip: 21 classes per pixel, from landmarks, the fitted head and the clip's own colours.
 
-No network: where the head is comes from the fit, and what skin, hair, clothes and background look like is learnt from this clip alone,
-in the manner of GrabCut (Rother et al., 2004) but for four classes and for all frames at once, so that the labels do not flicker:
+No network: where the head is comes from the fit, and what skin, hair, clothes and background look like is learnt from
+this clip alone, in the manner of GrabCut (Rother et al., 2004) but for four classes and for all frames at once, so that
+the labels do not flicker:
 
 1. Geometry gives each pixel a prior: the projected skull, the face outline, where a neck, hair and clothes can be.
-2. Four Gaussian mixtures over colour and place (place in the image for the background, relative to the head for the rest) are fitted to
+2. Four Gaussian mixtures over colour and place (place in the image for the background, relative to the head for the
+rest) are fitted to
    a sample of the clip's pixels by expectation-maximisation, starting from that prior.
 3. Posteriors are smoothed along edges (guided filter, He et al., 2010) and in time, and tidied by connected components.
-4. Skin is split into face, ears and neck by geometry; beard, brows, nose, eyes and mouth are found in place (face_parts).
+4. Skin is split into face, ears and neck by geometry; beard, brows, nose, eyes and mouth are found in place
+(face_parts).
 
-``accessory``, ``glasses`` and ``headwear`` are told from hair and skin by colour and edges only, and are found less surely than the rest.
+``accessory``, ``glasses`` and ``headwear`` are told from hair and skin by colour and edges only, and are found less
+surely than the rest.
 """
 
 from dataclasses import dataclass
@@ -26,15 +30,15 @@ from pipelines.stages.mixtures import Mixture, fit_mixture, nowhere
 BACKEND = "geometry"
 
 BACKGROUND, SKIN, HAIR, CLOTHES = range(4)
-_COMPONENTS = (8, 4, 4, 5)
-# What is taken from the log prior of a class that the clip does not have.
-_ABSENT = 4.0
+_COMPONENTS = (12, 4, 4, 5)
 # A class with fewer sample pixels than this is not in the clip.
 _TOO_FEW = 40
 
-# A skull as an ellipsoid in the face model's axes: centre and semi-axes in metres (an adult head is about 15.5 cm wide, 23 high, 19 deep).
+# A skull as an ellipsoid in the face model's axes: centre and semi-axes in metres (an adult head is about 15.5 cm wide,
+# 23 high, 19 deep).
 _SKULL_CENTRE = np.array([0.0, 0.015, -0.005])
 _SKULL_AXES = np.array([0.079, 0.117, 0.097])
+_FOREHEAD = np.array([0.0, 0.035, -0.012], np.float32)
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,11 @@ class SegmentConfig:
 
 @dataclass(frozen=True)
 class HeadFrame:
-    """The head's own coordinates in a frame: origin the nasion, unit the distance from nasion to chin, ``up`` along the face.
+    """The head's own coordinates in a frame: origin the nasion, unit the distance from nasion to chin, ``up`` along the
+    face.
 
-    ``outline`` is the face's contour (jaw and forehead), ``skull`` the silhouette of the head without hair, ``ears`` up to two hulls.
+    ``outline`` is the face's contour (jaw and forehead), ``skull`` the silhouette of the head without hair, ``ears`` up
+    to two hulls.
     """
 
     origin: np.ndarray
@@ -103,13 +109,16 @@ def head_frames(landmarks: np.ndarray, fit: FaceFit, model: FaceModel) -> list[H
     ear_points = neutral[model.labels == LABEL_INDEX["ears"]]
     ears = [part for part in (ear_points[ear_points[:, 0] < 0], ear_points[ear_points[:, 0] > 0]) if len(part) >= 3]
     skulls = project(skull, fit.pose, fit.camera)
+    # The face's outline ends half-way up the forehead, which slopes back: above, colours tell skin from hair.
+    brow = face[17:27].astype(np.float32)
+    foreheads = project(brow + _FOREHEAD, fit.pose, fit.camera) - project(brow, fit.pose, fit.camera)
     ear_pixels = [project(part, fit.pose, fit.camera) for part in ears]
     frames = []
     for t, points in enumerate(landmarks):
         nasion, chin = points[27], points[8]
         unit = max(float(np.linalg.norm(nasion - chin)), 1.0)
         up = (nasion - chin) / unit
-        brows = points[17:27] + up * 0.62 * unit
+        brows = points[17:27] + foreheads[t]
         temples = np.stack([points[0] + up * 0.25 * unit, points[16] + up * 0.25 * unit])
         outline = cv2.convexHull(np.concatenate([points[:17], brows, temples]).astype(np.float32))[:, 0]
         hull = cv2.convexHull(skulls[t].astype(np.float32))[:, 0]
@@ -118,8 +127,13 @@ def head_frames(landmarks: np.ndarray, fit: FaceFit, model: FaceModel) -> list[H
     return frames
 
 
-def log_prior(head: HeadFrame, size: int, scale: float) -> np.ndarray:
-    """Where the four classes can be, by geometry alone: float32 (size, size, 4), log of weights that add up to one."""
+def log_prior(head: HeadFrame, size: int, scale: float, hair: float = 1.0, length: float = 1.0) -> np.ndarray:
+    """Where the four classes can be, by geometry: float32 (size, size, 4), log of weights that add up to one.
+
+    Args:
+        hair: 1 if the clip shows hair, 0 if the crown is bare. length: 1 if hair falls beside the face, 0 if it is
+            short.
+    """
     import cv2
 
     right, up = head.coordinates(size, scale)
@@ -139,18 +153,24 @@ def log_prior(head: HeadFrame, size: int, scale: float) -> np.ndarray:
     chest = ramp(-up, 1.1, 1.7) * (1 - ramp(side, 1.2, 2.2))
     ear = (1 - ramp(outside, 0.0, 0.22)) * (1 - ramp(up, 0.2, 0.5)) * (1 - ramp(-up, 0.75, 1.0))
     forehead = skull * (1 - ramp(up, 0.35, 1.0)) * 0.5
-    weights[..., SKIN] = np.maximum.reduce([0.95 * face, 0.8 * neck, 0.25 * chest, 0.35 * ear, forehead])
+    weights[..., SKIN] = np.maximum.reduce([0.95 * face, 0.8 * neck, 0.5 * chest, 0.35 * ear, forehead])
     weights[..., SKIN] = np.maximum(weights[..., SKIN], 0.12 * skull)
-    near = np.exp(-((outside / 0.38) ** 2)) * ~skull
+    near = np.exp(-((outside / np.where(up > 0.3, 0.22, 0.38)) ** 2)) * ~skull
+    # Hair that falls past the jaw does so beside the neck.
     falling = np.exp(-((outside / 0.6) ** 2)) * ramp(-up, -0.4, 0.2) * (1 - ramp(-up, 2.0, 3.2)) * ~face
+    falling *= np.where(up < -0.7, ramp(side, 0.25, 0.6), 1)
+    beside = near * np.where(up < -0.7, ramp(side, 0.25, 0.6), 1)
     crown = skull * ramp(up, 0.25, 0.75) * ~face
-    weights[..., HAIR] = np.maximum.reduce(
-        [0.9 * crown, 0.45 * near, 0.35 * falling, 0.5 * (skull & ~face), 0.03 * face]
+    scalp = 0.5 * (skull & ~face & (up > -0.2))
+    weights[..., HAIR] = np.maximum.reduce([0.9 * crown, 0.45 * beside, 0.35 * falling * length, scalp, 0.03 * face])
+    weights[..., HAIR] *= np.where(up < -0.5, 0.1 + 0.9 * length, 1)
+    weights[..., CLOTHES] = np.maximum(
+        0.75 * below * (1 - ramp(side, 1.6, 3.6) * (1 - ramp(-up, 1.6, 2.6))), 0.15 * neck
     )
-    weights[..., CLOTHES] = 0.75 * below * (1 - ramp(side, 1.6, 3.6) * (1 - ramp(-up, 1.6, 2.6)))
     weights[..., BACKGROUND] = np.where(skull, 0.25 * np.exp(-inside / 0.06), 0.25 + 0.75 * ramp(outside, 0.0, 0.7))
     weights[..., BACKGROUND] *= 1 - 0.7 * below * (1 - ramp(side, 0.7, 2.0))
     weights = np.maximum(weights, (2e-3, 3e-3, 2e-3, 2e-3))
+    weights[..., HAIR] *= 0.02 + 0.98 * hair
     return np.log(weights / weights.sum(-1, keepdims=True))
 
 
@@ -164,13 +184,15 @@ def _places(size: int, config: SegmentConfig) -> np.ndarray:
 class ColourModels:
     """What the four classes look like in one clip.
 
-    background: a mixture over colour and place (5 dimensions). table: float32 (64, 64, 64, 3), the log densities of skin, hair and clothes for
-    Lab colours. has_hair: whether any pixel of the crown has another colour than the face.
+    background: a mixture over colour and place (5 dimensions). table: float32 (64, 64, 64, 3), the log densities of
+        skin, hair and clothes for Lab colours. has_hair: whether any pixel of the crown has another colour than the
+        face.
     """
 
     background: Mixture
     table: np.ndarray
-    has_hair: bool
+    hair: float
+    length: float
 
     def log_likelihood(self, colours: np.ndarray, places: np.ndarray) -> np.ndarray:
         """Returns log densities float32 (N, 4) of pixels: Lab uint8 (N, 3), places (N, 2)."""
@@ -194,19 +216,27 @@ def _table(mixtures: list[Mixture]) -> np.ndarray:
     return np.stack([mixture.log_density(grid) for mixture in mixtures], -1).reshape(64, 64, 64, 3)
 
 
-def learn_colours(small: np.ndarray, heads: list[HeadFrame], landmarks: np.ndarray, config: SegmentConfig) -> ColourModels:
+def learn_colours(
+    small: np.ndarray, heads: list[HeadFrame], landmarks: np.ndarray, config: SegmentConfig
+) -> ColourModels:
     """Learns the four colour models of a clip from frames spread over it: small uint8 (T, size, size, 3) Lab."""
     rng = np.random.default_rng(config.seed)
     size, scale = config.size, 256 / config.size
     all_places = _places(size, config)
-    colours, places, prior, sure = [], [], [], []
+    colours, places, sure, samples = [], [], [], []
     for t in np.unique(np.linspace(0, len(small) - 1, config.sample_frames).round().astype(int)):
         pixels = rng.choice(size**2, min(config.sample_pixels, size**2), replace=False)
         colours.append(small[t].reshape(-1, 3)[pixels])
         places.append(all_places[pixels])
-        prior.append(log_prior(heads[t], size, scale).reshape(-1, 4)[pixels])
         sure.append(_sure_places(heads[t], landmarks[t], size, scale).reshape(-1, 4)[pixels])
-    colours, places, prior, sure = (np.concatenate(part) for part in (colours, places, prior, sure))
+        samples.append((heads[t], pixels))
+    colours, places, sure = (np.concatenate(part) for part in (colours, places, sure))
+    sides = np.concatenate([_beside_the_face(head, size, scale).ravel()[pixels] for head, pixels in samples])
+
+    def prior_of(hair, length):
+        maps = (log_prior(head, size, scale, hair, length).reshape(-1, 4)[pixels] for head, pixels in samples)
+        return np.concatenate(list(maps))
+
     lab = colours.astype(np.float32)
     points = (np.concatenate([lab, places], 1), lab, lab, lab)
     floors = [np.full(3, config.colour_floor, np.float32)] * 4
@@ -220,23 +250,44 @@ def learn_colours(small: np.ndarray, heads: list[HeadFrame], landmarks: np.ndarr
     # Skin first: the inner face is nothing else. What looks like it is then no sure hair and no sure cloth.
     skin = fit(SKIN, sure[:, SKIN], 6)
     likeness = skin.log_density(lab)
-    typical = likeness > np.percentile(likeness[sure[:, SKIN] > 0], 8)
+    typical = likeness > np.percentile(likeness[sure[:, SKIN] > 0], 3)
     crown = sure[:, HAIR] > 0
-    has_hair = bool(crown.any() and (crown & ~typical).sum() > 0.15 * crown.sum())
+    hair = float(crown.any() and (crown & ~typical).sum() > 0.15 * crown.sum())
+    length = 0.5
     for k in (HAIR, CLOTHES):
         other = sure[:, k] * ~typical
         sure[:, k] = other if other.sum() > _TOO_FEW else sure[:, k]
-    mixtures = [fit(BACKGROUND, sure[:, BACKGROUND], 6), skin, fit(HAIR, sure[:, HAIR], 6), fit(CLOTHES, sure[:, CLOTHES], 6)]
-    if not has_hair:
-        prior[:, HAIR] -= _ABSENT
+    mixtures = [
+        fit(BACKGROUND, sure[:, BACKGROUND], 6),
+        skin,
+        fit(HAIR, sure[:, HAIR], 6),
+        fit(CLOTHES, sure[:, CLOTHES], 6),
+    ]
     for _ in range(config.rounds):
+        prior = prior_of(hair, length)
         likelihood = np.stack([m.log_density(p) for m, p in zip(mixtures, points, strict=True)], -1)
         likelihood[:, 0] += config.place_evidence
         share = _posterior(prior, likelihood, config)
+        # Long hair shows beside the cheeks before it falls past the jaw; the longer side counts.
+        seen = [share[sides == side, HAIR].mean() if (sides == side).sum() > 20 else 0.0 for side in (1, 2)]
+        length = float(np.clip((max(seen) - 0.25) / 0.35, 0, 1))
         # Undecided pixels teach nothing.
         share = np.where(share > 0.8, share, 0) + 0.2 * sure
         mixtures = [fit(k, share[:, k], 2, mixtures[k]) for k in range(4)]
-    return ColourModels(mixtures[0], _table(mixtures[1:]), has_hair)
+    return ColourModels(mixtures[0], _table(mixtures[1:]), hair, length)
+
+
+def _beside_the_face(head: HeadFrame, size: int, scale: float) -> np.ndarray:
+    """The strips next to the cheeks, where only long hair is: uint8 (size, size), 1 left, 2 right in the image, else 0."""
+    import cv2
+
+    right, up = head.coordinates(size, scale)
+    head_mask = polygon((size, size), head.skull / scale) | polygon((size, size), head.outline / scale)
+    for ear in head.ears:
+        head_mask |= polygon((size, size), ear / scale)
+    outside = cv2.distanceTransform((~head_mask).astype(np.uint8), cv2.DIST_L2, 3) * scale / head.unit
+    strip = (outside > 0.06) & (outside < 0.22) & (up > -0.75) & (up < -0.1)
+    return np.where(strip, np.where(right < 0, 1, 2), 0).astype(np.uint8)
 
 
 def _sure_places(head: HeadFrame, landmarks: np.ndarray, size: int, scale: float) -> np.ndarray:
@@ -251,7 +302,9 @@ def _sure_places(head: HeadFrame, landmarks: np.ndarray, size: int, scale: float
     face = polygon(shape, head.outline / scale)
     inner = landmarks.mean(0) + 0.85 * (landmarks[:27] - landmarks.mean(0))
     skin = polygon(shape, cv2.convexHull(inner.astype(np.float32))[:, 0] / scale)
-    for part in (landmarks[36:42], landmarks[42:48], landmarks[48:60]):
+    # Beards grow below the nose.
+    skin &= up > np.dot(landmarks[33] - head.origin, head.up) / head.unit
+    for part in (landmarks[36:42], landmarks[42:48]):
         centre = part.mean(0)
         skin &= ~polygon(shape, cv2.convexHull((centre + 1.5 * (part - centre)).astype(np.float32))[:, 0] / scale)
     for brow in (landmarks[17:22], landmarks[22:27]):
@@ -271,10 +324,10 @@ def _posterior(prior: np.ndarray, likelihood: np.ndarray, config: SegmentConfig)
     return values / values.sum(-1, keepdims=True)
 
 
-def posteriors(
-    frames: np.ndarray, heads: list[HeadFrame], landmarks: np.ndarray, config: SegmentConfig
-) -> np.ndarray:
-    """Says how likely each pixel is background, skin, hair or clothes: uint8 (T, H, W, 3) -> float32 (T, size, size, 4)."""
+def posteriors(frames: np.ndarray, heads: list[HeadFrame], landmarks: np.ndarray, config: SegmentConfig) -> np.ndarray:
+    """Says how likely each pixel is background, skin, hair or clothes: uint8 (T, H, W, 3) -> float32 (T, size, size,
+    4).
+    """
     import cv2
 
     size = config.size
@@ -286,9 +339,7 @@ def posteriors(
     for t, head in enumerate(heads):
         likelihood = models.log_likelihood(small[t].reshape(-1, 3), places).reshape(size, size, 4)
         likelihood[..., BACKGROUND] += config.place_evidence
-        prior = log_prior(head, size, 256 / size)
-        if not models.has_hair:
-            prior[..., HAIR] -= _ABSENT
+        prior = log_prior(head, size, 256 / size, models.hair, models.length)
         share = _posterior(prior, likelihood, config).astype(np.float32)
         guide = rgb[t].astype(np.float32) / 255
         out[t] = cv2.ximgproc.guidedFilter(guide, share, config.filter_radius, config.filter_smoothness)
@@ -297,10 +348,11 @@ def posteriors(
     return 0.5 * out + 0.25 * (before + after)
 
 
-def _tidy(classes: np.ndarray, head: HeadFrame, scale: float) -> np.ndarray:
+def _tidy(share: np.ndarray, head: HeadFrame, scale: float) -> np.ndarray:
     """Gives loose islands to what surrounds them: the person is one piece that holds the face, holes in it are filled."""
     import cv2
 
+    classes = share.argmax(-1)
     shape = classes.shape
     skull = polygon(shape, head.skull / scale)
     face = polygon(shape, head.outline / scale)
@@ -320,13 +372,13 @@ def _tidy(classes: np.ndarray, head: HeadFrame, scale: float) -> np.ndarray:
         place = hole[pieces]
         blurred = np.stack([cv2.blur((classes == k).astype(np.float32), (9, 9)) for k in (SKIN, HAIR, CLOTHES)], -1)
         classes = np.where(place, blurred.argmax(-1) + 1, classes)
-    # Hair grows from the head; a piece of it that does not touch the skull is something else.
+    # Hair grows from the crown; a piece of it that does not reach there is something else.
     count, pieces, stats, _ = cv2.connectedComponentsWithStats((classes == HAIR).astype(np.uint8), connectivity=4)
-    grown = cv2.dilate(skull.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
-    rooted = np.zeros(count, bool)
-    rooted[np.unique(pieces[grown])] = True
     _, up = head.coordinates(shape[0], scale)
-    classes = np.where((classes == HAIR) & ~rooted[pieces], np.where(up < -0.9, CLOTHES, BACKGROUND), classes)
+    rooted = np.zeros(count, bool)
+    rooted[np.unique(pieces[skull & (up > 0.2)])] = True
+    second = np.delete(share, HAIR, -1).argmax(-1)
+    classes = np.where((classes == HAIR) & ~rooted[pieces], second + (second >= HAIR), classes)
     # Clothes hang below the chin.
     return np.where((classes == CLOTHES) & (up > -0.6) & skull, HAIR, classes)
 
@@ -370,7 +422,7 @@ def segment_clip(
     pixels = [face_pixels(frame) for frame in frames]
     skin_light = clip_skin_light(pixels, landmarks)
     for t, head in enumerate(heads):
-        small = _tidy(share[t].argmax(-1), head, 256 / config.size)
+        small = _tidy(share[t], head, 256 / config.size)
         # The tidied classes win where tidying changed them; elsewhere the smooth posteriors place the border.
         kept = np.where((small == share[t].argmax(-1))[..., None], share[t], np.eye(4, dtype=np.float32)[small])
         classes = cv2.resize(kept, (width, height), interpolation=cv2.INTER_LINEAR).argmax(-1)
