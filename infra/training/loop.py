@@ -140,7 +140,7 @@ def train(
     with _Signals() as signals:
         if start is None:
             begin = 0
-            state = jax.jit(job.init)(jax.random.fold_in(root, _HELDOUT_STREAM - 1))
+            state = _initialise(job, jax.random.fold_in(root, _HELDOUT_STREAM - 1))
             _truncate_log(workdir, before=0)
             before = heldout_metrics(job, evaluate_fn, state, root)
             _log(workdir, {"step": 0, "heldout": before})
@@ -212,6 +212,12 @@ def train(
             batches.close()
     _say(job, f"held-out loss {before['loss']:.4g} -> {after['loss']:.4g} in {done['seconds']:.0f} s")
     return _result(workdir, done)
+
+
+def _initialise(job: Job, key: jax.Array) -> State:
+    """Runs ``job.init`` as one program, which on a CPU is compiled without optimization: it runs once."""
+    options = {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else None
+    return jax.jit(job.init, compiler_options=options)(key)
 
 
 def heldout_metrics(job: Job, evaluate: Callable, state: State, root: jax.Array) -> dict[str, float]:
