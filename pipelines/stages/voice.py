@@ -18,7 +18,7 @@ import numpy as np
 # Variants of espeak-ng that give the same samples in every fresh process.
 FEMALE_VARIANTS = ("f1", "f4", "Annie", "linda", "belinda", "steph")
 MALE_VARIANTS = ("m1", "m2", "m3", "m4", "m6", "m7", "michael", "adam", "david")
-ACCENTS = ("en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland")
+ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-gb-scotland")
 
 _SYNCHRONOUS = 2  # audio goes to the callback, espeak_Synth returns when it is done
 _PHONEME_EVENTS, _PHONEME_IPA, _NO_EXIT = 0x0001, 0x0002, 0x8000
