@@ -18,7 +18,7 @@ SKIN_TONES = {
     "light olive": (0.80, 0.61, 0.48),
     "tan": (0.71, 0.52, 0.39),
     "brown": (0.54, 0.37, 0.27),
-    "dark brown": (0.38, 0.25, 0.19),
+    "dark brown": (0.42, 0.285, 0.215),
 }
 HAIR_COLORS = {
     "black": (0.07, 0.06, 0.06),
@@ -50,7 +50,7 @@ CLOTHES_COLORS = {
 }
 HAIR_STYLES = {
     "female": ("long", "bob", "bun", "short", "curly", "long", "bob"),
-    "male": ("short", "buzz", "receding", "curly", "short", "bald", "medium"),
+    "male": ("short", "buzz", "receding", "curly", "short", "medium", "short", "bald"),
 }
 
 
@@ -239,14 +239,12 @@ def _hair(extras, attributes, color, rng):
             field > 0, 5.0 * smoothstep(z, 10, 70) * smoothstep(y, 55, 80) * (0.6 + 0.4 * np.tanh((x - part) / 20)), 0
         )
     points = skin + normal * out[:, None]
-    under = np.maximum(profile(y)[0], 1)
     keep = field > -9
     used = keep[faces].all(1)
     shade = _streaks(rng, angle, y, 0.16 if style != "buzz" else 0.05) * (0.8 + 0.25 * smoothstep(y, -60, 100))
     tint = np.clip(color * shade[:, None], 0, 1)
     gloss = 0.03 if style in ("buzz", "curly") else 0.10
     extras.add(points, faces[used], tint, "hair", gloss)
-    del under
     if style in ("long", "bob", "medium"):
         bottom = {"long": rng.uniform(-215, -170), "bob": rng.uniform(-105, -85), "medium": -72.0}[style]
         _curtain(extras, color, bottom, rng, opening={"long": 62, "bob": 60, "medium": 86}[style])
@@ -295,10 +293,8 @@ def _torso(extras, attributes, skin, color, rng):
     heights = np.array(
         [-118, -128, -138, -146, -153, -160, -167, -174, -181, -188, -196, -206, -220, -245, -290, -350, -430.0]
     )
-    half = np.interp(
-        -heights, [118, 138, 153, 167, 181, 196, 220, 260, 430], [55.5, 58, 68, 96, 134, 166, 190, 204, 214]
-    )
-    deep = np.interp(-heights, [118, 138, 153, 181, 220, 430], [51, 54, 60, 74, 92, 118])
+    half = np.interp(-heights, [118, 138, 153, 167, 181, 196, 220, 260, 430], [49, 53, 66, 96, 134, 166, 190, 204, 214])
+    deep = np.interp(-heights, [118, 138, 153, 181, 220, 430], [45, 50, 59, 74, 92, 118])
     back = np.interp(-heights, [118, 160, 220, 430], [-21, -28, -34, -34])
     wide = 1.05 if attributes["gender"] == "male" else 0.90
     wide *= rng.uniform(0.95, 1.05)
@@ -306,32 +302,36 @@ def _torso(extras, attributes, skin, color, rng):
     turn = np.linspace(0, 2 * np.pi, 73)[:-1]
     dense = np.interp(np.linspace(0, len(heights) - 1, 60), np.arange(len(heights)), heights)
     half, deep, back = (np.interp(-dense, -heights, v) for v in (half, deep, back))
-    x = half[:, None] * np.sin(turn)
     front = np.cos(turn)
-    z = back[:, None] + deep[:, None] * np.sign(front) * np.abs(front) ** 0.8
-    y = np.repeat(dense[:, None], 72, 1)
     kind = attributes["clothes"]
-    collar = {"crew neck": -150.0, "v-neck": -146.0, "turtleneck": -112.0}[kind] - np.where(front > 0, 14 * front**3, 0)
+    collar = {"crew neck": -152.0, "v-neck": -148.0, "turtleneck": -114.0}[kind] - np.where(front > 0, 14 * front**3, 0)
     if kind == "v-neck":
         collar = collar - np.where(front > 0, 62 * np.clip(1 - np.abs(np.sin(turn)) / 0.42, 0, 1), 0)
-    below = collar[None] - y
-    clothed = below > 0
-    out = np.where(clothed, 2.0 + 1.5 * np.exp(-below / 5), 0.6)
-    scale = 1 + out / np.hypot(half, deep)[:, None]
-    points = np.stack([x * scale, y, back[:, None] + (z - back[:, None]) * scale], -1).reshape(-1, 3)
+
+    def body(y, out):
+        """Returns torso points at heights y (rows, 72), ``out`` mm off the skin."""
+        w, d, c = (np.interp(-y, -dense, v) for v in (half, deep, back))
+        x = (w + out) * np.sin(turn)
+        return np.stack([x, y, c + (d + out) * np.sign(front) * np.abs(front) ** 0.8], -1)
+
+    skin_y = np.repeat(np.linspace(-116, -245, 44)[:, None], 72, 1)
+    bare = body(skin_y, 0.0).reshape(-1, 3)
+    shadow = 1 - 0.12 * np.exp(-(((skin_y - collar) / 5.0) ** 2))
+    tone = (skin * 0.94 * shadow[..., None]).reshape(-1, 3)
+    extras.add(bare, _grid(44, 72, True), tone, "neck", 0.04, _follow(bare[:, 1]), attach=False)
+    # Cloth starts at the collar, so that its edge is smooth: rows lie between the collar and the frame's bottom.
+    below = 320.0 * np.linspace(0, 1, 90)[:, None] ** 1.6 + 0 * turn
+    y = collar - below
+    points = body(y, 2.2 + 1.2 * np.exp(-below / 4)).reshape(-1, 3)
+    x = points[:, 0].reshape(y.shape)
     folds = 1 + 0.05 * np.sin(x / 17 + y / 23 + rng.uniform(0, 6)) + 0.03 * np.sin(x / 7 - y / 11)
-    seam = 1 - 0.35 * np.exp(-((below / 3.0) ** 2)) - 0.18 * np.exp(-(((below - 14) / 2.5) ** 2))
-    tint = np.where(
-        clothed[..., None], color * (folds * seam)[..., None], skin * np.where(below < 0, 0.94, 1)[..., None]
-    )
+    seam = 1 - 0.30 * np.exp(-((below / 2.0) ** 2)) - 0.18 * np.exp(-(((below - 13) / 2.5) ** 2))
+    tint = color * (folds * seam)[..., None]
     stripes = rng.random() < 0.25
     if stripes:
-        dark = (np.sin(y / rng.uniform(4, 9)) > 0.2) & (below > 18)
-        tint = np.where(dark[..., None], tint * 0.55 + 0.06, tint)
-    label = np.where(clothed, LABEL_INDEX["clothes"], LABEL_INDEX["neck"]).ravel()
-    extras.add(
-        points, _grid(len(dense), 72, True), tint.reshape(-1, 3), label, 0.015, _follow(points[:, 1]), attach=False
-    )
+        dark = (0.5 + 0.5 * np.tanh(4 * np.sin(y / rng.uniform(5, 9)))) * smoothstep(below, 16, 20)
+        tint = tint * (1 - 0.45 * dark[..., None]) + 0.05 * dark[..., None]
+    extras.add(points, _grid(90, 72, True), tint.reshape(-1, 3), "clothes", 0.015, _follow(points[:, 1]), attach=False)
     return {"pattern": "striped" if stripes else "plain"}
 
 
@@ -476,7 +476,7 @@ def _paint_face(model, attributes, shape, rng):
     colors[where("iris")] = (iris * ring[:, None])[where("iris")]
     colors[where("pupil")] = 0.02
     gloss[where("iris") | where("pupil")] = 0.9
-    gloss[where("sclera")] = 0.35
+    gloss[where("sclera")] = 0.2
     colors[where("lashes")] = 0.06 if attributes["gender"] == "female" else hair * 0.35
     brow = 0.75 * hair + 0.05 if light > 0.4 else hair * 0.6
     if attributes["hair_color"] in ("white", "grey"):
@@ -493,7 +493,7 @@ def _paint_face(model, attributes, shape, rng):
     colors[where("other-in-mouth")] = mouth[where("other-in-mouth")]
     if attributes["beard"] != "none":
         ax = np.abs(x)
-        face = where("face") | where("neck")
+        face = where("face")
         jaw = np.minimum(-46 - y + 0.45 * np.maximum(ax - 30, 0), 200) * (ax < 74)
         cheek = np.where(
             ax < 32, np.where(y > -66, 1 - ((np.abs(y + 59.5)) / 4.5), 1), 1
@@ -505,8 +505,6 @@ def _paint_face(model, attributes, shape, rng):
         colors = colors * (1 - density[:, None]) + density[:, None] * hair * 0.85
         labels[region & (density > 0.25)] = LABEL_INDEX["beard"]
         gloss = gloss * (1 - density)
-    if attributes["hair_style"] in ("buzz", "receding"):
-        pass
     return np.clip(colors, 0, 1), gloss, labels, skin, hair
 
 
