@@ -170,7 +170,7 @@ def _run_pipeline(
     from apache_beam.options.pipeline_options import PipelineOptions
 
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
-    args = list(options.beam_args)
+    args = ["--default_sdk_harness_log_level=WARNING", *options.beam_args]
     if options.runner in ("in-process", "multi-process"):
         # Named outright: DirectRunner is a switch that first tries to download another runner.
         from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
