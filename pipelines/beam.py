@@ -170,12 +170,9 @@ def _run_pipeline(
     from apache_beam.options.pipeline_options import PipelineOptions
 
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
-    args = ["--default_sdk_harness_log_level=WARNING", *options.beam_args]
+    args = list(options.beam_args)
     if options.runner in ("in-process", "multi-process"):
-        # Named outright: DirectRunner is a switch that first tries to download another runner.
-        from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
-
-        runner = FnApiRunner()
+        runner = _local_runner()
         workers = min(options.workers, len(tasks))
         if options.runner == "multi-process" and workers > 1:
             args += ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
@@ -190,6 +187,19 @@ def _run_pipeline(
             shards = (
                 shards | f"{step.label}: spread" >> beam.Reshuffle() | step.label >> beam.Map(_StepFn(root, job, step))
             )
+
+
+def _local_runner():
+    """Beam's own in-process runner, named outright: DirectRunner is a switch that first tries to download another one."""
+    from apache_beam.portability.api import beam_provision_api_pb2
+    from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
+    from google.protobuf import struct_pb2
+
+    # Worker processes take their log level from here and nowhere else; at INFO they tell of every channel they close.
+    options = struct_pb2.Struct()
+    options["beam:option:default_sdk_harness_log_level:v1"] = "WARNING"
+    info = beam_provision_api_pb2.ProvisionInfo(pipeline_options=options)
+    return FnApiRunner(provision_info=ExtendedProvisionInfo(info))
 
 
 class _StepFn:
