@@ -190,7 +190,7 @@ def _run_pipeline(
 
 
 def _local_runner():
-    """Beam's own in-process runner, named outright: DirectRunner is a switch that first tries to download another one."""
+    """Beam's own in-process runner, by name: DirectRunner is a switch that first tries to download another one."""
     from apache_beam.portability.api import beam_provision_api_pb2
     from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
     from google.protobuf import struct_pb2
