@@ -1,8 +1,8 @@
 """The job `archon curate`: videos become clips, with a reason for every video that does not.
 
 Sources are sorted and cut into fixed groups; each group is one shard, made by one worker, so that no video passes
-through a shuffle and a kill costs one shard. A shard is three files: clips (ArrayRecord), rejects and quality (Parquet).
-The books must close: every source either has a clip or exactly one reject row for the whole source.
+through a shuffle and a kill costs one shard. A shard is three files: clips (ArrayRecord), rejects and quality
+(Parquet). The books must close: every source either has a clip or exactly one reject row for the whole source.
 """
 
 import argparse
@@ -36,7 +36,10 @@ VERSION = 1  # of what a clip is made of: raise it when the same source gives ot
 
 @dataclass(frozen=True)
 class CurateConfig:
-    """``inputs``: glob patterns, folders, or text files (``.txt``, ``.lst``, ``.list``) of one path or gs:// URI a line."""
+    """``inputs``.
+
+    Glob patterns, folders, or text files (``.txt``, ``.lst``, ``.list``) of one path or gs:// URI a line.
+    """
 
     inputs: tuple[str, ...]
     output: str
@@ -154,7 +157,7 @@ def write_table(root: str, name: str, rows: list[dict], schema) -> ShardInfo:
         return ShardInfo(name, len(rows), os.path.getsize(temporary), storage.sha256_file(temporary))
 
 
-def curate(config: CurateConfig, runner: RunnerOptions = RunnerOptions()) -> dict:
+def curate(config: CurateConfig, runner: RunnerOptions | None = None) -> dict:
     """Runs the job; returns the summary that ``--json`` prints. Run again, it does only what is not done."""
     start = time.monotonic()
     if config.sources_per_shard < 1:
@@ -173,7 +176,7 @@ def curate(config: CurateConfig, runner: RunnerOptions = RunnerOptions()) -> dic
     )
     groups = [sources[i : i + config.sources_per_shard] for i in range(0, len(sources), config.sources_per_shard)]
     tasks = [ShardTask(index, len(groups), tuple(group)) for index, group in enumerate(groups)]
-    markers = run_shards(JOB, config.output, [step], tasks, runner)[STEP]
+    markers = run_shards(JOB, config.output, [step], tasks, runner or RunnerOptions())[STEP]
     files = marker_files(markers)
     _remove_others(config.output, {info.path for info in files})
 

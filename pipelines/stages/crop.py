@@ -38,7 +38,10 @@ def head_box(landmarks: np.ndarray, margins: tuple[float, float, float] = ROOMY)
 
 
 def union_boxes(boxes: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns the box around all boxes (in time order), after a median over three of them: one bad frame does not count."""
+    """Returns the box around all boxes (in time order), after a median over three of them.
+
+    One bad frame does not count.
+    """
     stack = np.stack(boxes)
     if len(stack) >= 3:
         padded = np.concatenate([stack[:1], stack, stack[-1:]])
@@ -47,7 +50,9 @@ def union_boxes(boxes: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def clip_box(landmarks: Sequence[np.ndarray], width: int, height: int) -> Box:
-    """Landmarks of a clip's frames (each (68, 2), source pixels) -> the clip's square (x0, y0, side) in whole source pixels."""
+    """Landmarks of a clip's frames (each (68, 2), source pixels) -> the clip's square (x0, y0, side) in whole source
+    pixels.
+    """
     roomy = union_boxes([head_box(points, ROOMY) for points in landmarks])
     tight = union_boxes([head_box(points, TIGHT) for points in landmarks])
     need = int(np.ceil((tight[2:] - tight[:2]).max()))

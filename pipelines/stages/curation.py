@@ -1,8 +1,8 @@
-"""One source video from its file to its clips: the order of the stages, and a typed reason for everything that is dropped.
+"""One source video from its file to its clips: the stages in order, and a typed reason for everything that is dropped.
 
-Two passes over the pictures. The first is small (short side 480 pixels), looks for cuts and faces and keeps only boxes, so
-a long video costs no memory. The second cuts and scales inside ffmpeg, per clip; landmarks and figures are measured on
-the clip as it is stored. Sound comes first of all: a source without speech is never decoded.
+Two passes over the pictures. The first is small (short side 480 pixels), looks for cuts and faces and keeps only
+boxes, so a long video costs no memory. The second cuts and scales inside ffmpeg, per clip; landmarks and figures are
+measured on the clip as it is stored. Sound comes first of all: a source without speech is never decoded.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ from pipelines.stages import crop, faces, filters, landmarks, segments, shots, v
 from pipelines.stages.filters import SCORES, FilterThresholds
 
 NEIGHBOURHOOD = 30 * VIDEO_FPS  # how far around a clip, in its shot, a second face counts
+GLIMPSES = 16
 IDLE_STRIDE = VIDEO_FPS  # how often a stretch without any face is searched
 
 
@@ -126,7 +127,8 @@ def _whole_source_row(source: str, rows: list[dict]) -> dict:
     for row in rows:
         frames[row["stage"], row["kind"], row["reason"]] += row["end_frame"] - row["start_frame"]
     (stage, kind, reason), most = frames.most_common(1)[0]
-    detail = f"none of {len(rows)} segments is kept; {most / VIDEO_FPS:.1f} s of {frames.total() / VIDEO_FPS:.1f} s for this reason"
+    share = f"{most / VIDEO_FPS:.1f} s of {frames.total() / VIDEO_FPS:.1f} s"
+    detail = f"none of {len(rows)} segments is kept; {share} for this reason"
     return reject_row(source, stage, kind, reason, detail)
 
 
@@ -177,7 +179,7 @@ class Scan:
     frames: int
     shots: list[tuple[int, int]]
     samples: dict[int, list[faces.Face]]
-    glimpses: list[np.ndarray]  # a few small pictures from all over the source
+    glimpses: dict[int, np.ndarray]  # a few of the searched pictures from all over the source
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,7 @@ class Followed:
     track: faces.Track
     searched: list[int]  # frames of the shot in which faces were looked for
     others: dict[int, int]  # searched frame -> number of other faces that matter
+    glimpses: dict[int, np.ndarray]
 
 
 def scan_faces(info: video.VideoInfo, settings: Settings) -> Scan:
@@ -197,16 +200,16 @@ def scan_faces(info: video.VideoInfo, settings: Settings) -> Scan:
     """
     width, height = video.scaled_size(info, faces.SHORT_SIDE)
     scale = np.array([info.width / width, info.height / height])
-    detector, samples, glimpses, keep_every, count = shots.ShotDetector(), {}, [], VIDEO_FPS, 0
+    detector, samples, glimpses, keep_every, count = shots.ShotDetector(), {}, {}, VIDEO_FPS // 2, 0
     last_face = 0
     for index, frame in enumerate(video.decode_frames(info, width, height)):
         count = index + 1
         detector.add(frame)
         if index % keep_every == 0:
-            step = max(1, min(width, height) // 300)
-            glimpses.append(np.ascontiguousarray(frame[::step, ::step]))
-            if len(glimpses) > 8:
-                glimpses, keep_every = glimpses[::2], keep_every * 2
+            glimpses[index] = frame
+            if len(glimpses) > GLIMPSES:
+                keep_every *= 2
+                glimpses = {at: kept for at, kept in glimpses.items() if at % keep_every == 0}
         if index % (IDLE_STRIDE if index - last_face > 2 * VIDEO_FPS else faces.STRIDE):
             continue
         found = faces.detect_faces(frame)
@@ -230,6 +233,7 @@ def follow_faces(scan: Scan, limits: FilterThresholds) -> list[Followed]:
     out = []
     for start, end in scan.shots:
         inside = {index: found for index, found in scan.samples.items() if start <= index < end}
+        glimpses = {index: frame for index, frame in scan.glimpses.items() if start <= index < end}
         tracks = faces.build_tracks(inside)
         main = faces.main_track(tracks)
         if main is None or len(main.faces) < 3:
@@ -240,7 +244,7 @@ def follow_faces(scan: Scan, limits: FilterThresholds) -> list[Followed]:
             for first, last in faces.track_spans(track):
                 span = (start if first - start < faces.STRIDE else first, min(last, end))
                 if span[1] - span[0] >= VIDEO_FPS // 2:
-                    out.append(Followed(span, track, sorted(inside), others))
+                    out.append(Followed(span, track, sorted(inside), others, glimpses))
     return sorted(out, key=lambda item: item.span)
 
 
@@ -260,10 +264,16 @@ def _continues(main: faces.Track, track: faces.Track) -> bool:
 def _no_face(scan: Scan) -> Filtered:
     seen = sum(any(face.score >= faces.START_SCORE for face in found) for found in scan.samples.values())
     detail = f"a frontal face in {seen} of {len(scan.samples)} searched frames"
-    picks = [scan.glimpses[i] for i in sorted({0, len(scan.glimpses) // 2, len(scan.glimpses) - 1})]
-    if faces.find_any_face(picks):
+    glimpses = list(scan.glimpses.values())
+    picks = [glimpses[i] for i in sorted({0, len(glimpses) // 2, len(glimpses) - 1})]
+    if faces.find_any_face([_halved(frame) for frame in picks]):
         return Filtered("faces", "no_frontal_face", f"{detail}, but a face from another side")
     return Filtered("faces", "no_face", detail)
+
+
+def _halved(frame: np.ndarray) -> np.ndarray:
+    step = max(1, min(frame.shape[:2]) // 300)
+    return np.ascontiguousarray(frame[::step, ::step])
 
 
 # --- Second pass: one clip ---
@@ -308,6 +318,9 @@ def _make_clip(
             ),
             "single_face": 1 - sum(i in face.others for i in around) / max(1, len(around)),
             "pad": crop.pad_share(box, info.width, info.height),
+            "source_text": filters.text_share(
+                [f for i, f in sorted(face.glimpses.items()) if start - 60 <= i < end + 60]
+            ),
             **filters.picture_scores(frames, marks, box[2], info.fps),
             **filters.sound_scores(sound, speech[: len(sound)], marks),
         }

@@ -69,7 +69,7 @@ def detect_faces(frame: np.ndarray) -> list[Face]:
 
 
 def model_file(name: str) -> str:
-    """Returns the path of a file of the `face_recognition_models` package without importing it (it wants pkg_resources)."""
+    """Returns the path of a file of `face_recognition_models` without importing it (it wants pkg_resources)."""
     spec = importlib.util.find_spec("face_recognition_models")
     if spec is None or spec.origin is None:
         raise InputError(
@@ -134,8 +134,8 @@ def main_track(tracks: Sequence[Track]) -> Track | None:
 def other_faces(main: Track, tracks: Sequence[Track], min_relative_size: float, min_seen: int = 3) -> dict[int, int]:
     """Counts, per searched frame, the faces beside the main one that matter.
 
-    A face matters if its track was seen at least ``min_seen`` times and it is not small against the main one (a picture in
-    the picture or a poster is).
+    A face matters if its track was seen at least ``min_seen`` times and it is not small against the main one (a
+    picture in the picture or a poster is).
     """
     counts: dict[int, int] = {}
     for track in tracks:
@@ -147,7 +147,7 @@ def other_faces(main: Track, tracks: Sequence[Track], min_relative_size: float, 
 
 
 def track_spans(track: Track, stride: int = STRIDE) -> list[tuple[int, int]]:
-    """Returns the [start, end) frame ranges in which the track is seen without a gap of more than MAX_MISSED detections."""
+    """Returns the [start, end) frames in which the track is seen, without gaps of more than MAX_MISSED detections."""
     seen = sorted(track.faces)
     spans, start = [], seen[0]
     for before, after in zip(seen, [*seen[1:], None], strict=True):
@@ -158,7 +158,7 @@ def track_spans(track: Track, stride: int = STRIDE) -> list[tuple[int, int]]:
 
 
 def boxes_between(track: Track, start: int, end: int) -> np.ndarray:
-    """Returns float (end - start, 4): the track's box at every frame, interpolated and smoothed over a third of a second.
+    """Returns float (end - start, 4): the track's box at every frame, interpolated and smoothed over 0.4 s.
 
     The detector's boxes lie on a coarse grid of sizes and places; unsmoothed they would make landmarks jump at 5 Hz.
     """

@@ -3,7 +3,8 @@
 - ``dlib``: regression trees; the model file is in the `face_recognition_models` package, so nothing is downloaded. Its
   training data (iBUG 300-W) is for non-commercial use.
 - ``mediapipe``: Google's FaceLandmarker, 478 points of which 68 are taken (MEDIAPIPE_TO_IBUG). Needs a ``.task`` file.
-- ``face_alignment``: the FAN network of the `face-alignment` package (Bulat and Tzimiropoulos 2017). Weights from a local
+- ``face_alignment``: the FAN network of the `face-alignment` package (Bulat and Tzimiropoulos 2017). Weights from a
+  local
   ``2DFAN4-*.pth.tar``, or downloaded by the package from its author's site.
 
 Every backend sees the box that the one detector found, so all follow the same face.
@@ -46,7 +47,7 @@ def check_backend(backend: str, weights: str | None) -> None:
         raise InputError(f"--landmarks {backend}: expected one of {', '.join(BACKENDS)}")
     if backend == "mediapipe" and not weights:
         raise InputError(
-            "--landmarks mediapipe: give --landmark-weights FILE, a face_landmarker.task (the mediapipe package has none)"
+            "--landmarks mediapipe: give --landmark-weights FILE, a face_landmarker.task (the package has none)"
         )
     if weights and not os.path.isfile(weights):
         raise InputError(f"--landmark-weights {weights}: no such file")
@@ -57,8 +58,8 @@ def find_landmarks(
 ) -> np.ndarray:
     """Returns float32 (N, 68, 2): x, y in pixels (centre of the first pixel is 0, 0) of the face in each box.
 
-    ``frames`` are N uint8 (height, width, 3) RGB pictures, ``boxes`` float (N, 4): left, top, right, bottom. A picture in which
-    the backend sees no face gives NaN. dlib and FAN always answer.
+    ``frames`` are N uint8 (height, width, 3) RGB pictures, ``boxes`` float (N, 4): left, top, right, bottom. A picture
+    in which the backend sees no face gives NaN. dlib and FAN always answer.
     """
     if len(frames) == 0:
         return np.zeros((0, NUM_LANDMARKS, 2), np.float32)
@@ -70,7 +71,8 @@ def fill_and_smooth(landmarks: np.ndarray, max_gap: int = 6) -> np.ndarray | Non
     """Interpolates over frames without landmarks and smooths lightly in time; (T, 68, 2) in and out.
 
     Returns None if the first or last ``max_gap`` frames or any run longer than that have none. The smoothing is a
-    Savitzky-Golay filter of 5 frames and second order: it removes the per-frame jitter and keeps lips that move at speech rate.
+    Savitzky-Golay filter of 5 frames and second order: it removes the per-frame jitter and keeps lips that move at
+    speech rate.
     """
     from scipy.signal import savgol_filter
 
@@ -169,8 +171,9 @@ def _fan(weights: str | None):
         try:
             path = load_file_from_url(models_urls[FAN_NAME])
         except OSError as error:
+            url = models_urls[FAN_NAME]
             raise InputError(
-                f"--landmarks face_alignment: {models_urls[FAN_NAME]} cannot be downloaded ({error}); give the file with --landmark-weights"
+                f"--landmarks face_alignment: {url} cannot be downloaded ({error}); give --landmark-weights FILE"
             ) from error
     network = FAN(4)
     try:
@@ -206,8 +209,10 @@ def _face_alignment(frames, boxes, weights):
 
 
 def heatmap_peaks(heat: np.ndarray) -> np.ndarray:
-    """(N, 68, H, W) -> (N, 68, 2): x, y of each map's peak in map units (pixel k covers k to k + 1), a quarter pixel toward its
-    higher neighbour, as Bulat and Tzimiropoulos 2017 read them."""
+    """(N, 68, H, W) -> (N, 68, 2): x, y of each map's peak in map units (pixel k covers k to k + 1).
+
+    A quarter pixel toward its higher neighbour is added, as Bulat and Tzimiropoulos 2017 do.
+    """
     n, points, height, width = heat.shape
     best = heat.reshape(n, points, -1).argmax(axis=-1)
     y, x = np.divmod(best, width)
@@ -219,7 +224,9 @@ def heatmap_peaks(heat: np.ndarray) -> np.ndarray:
 
 
 def _cut(frame: np.ndarray, corner: np.ndarray, scale: float, size: int) -> np.ndarray:
-    """Cuts a size x size picture whose pixel edges start at ``corner`` (pixel edges of ``frame``), ``scale`` source pixels apart."""
+    """Cuts a size x size picture whose pixel edges start at ``corner`` (pixel edges of ``frame``), ``scale`` source
+    pixels apart.
+    """
     import cv2
 
     offset = corner + scale * 0.5 - 0.5

@@ -1,4 +1,7 @@
-"""Which frames of a source become clips: where one face is followed and someone speaks, in pieces of 2 to 10 seconds."""
+"""Which frames of a source become clips.
+
+Where one face is followed and someone speaks, in pieces of 2 to 10 seconds.
+"""
 
 from collections.abc import Sequence
 
@@ -35,7 +38,7 @@ def intersect(a: Sequence[Span], b: Sequence[Span]) -> list[Span]:
 
 
 def split_span(span: Span, audio: np.ndarray, max_seconds: float) -> list[Span]:
-    """Splits a span into the fewest pieces of at most ``max_seconds``, of nearly equal length, each cut at a quiet moment.
+    """Splits a span into the fewest pieces of at most ``max_seconds``, nearly equal, each cut at a quiet moment.
 
     ``audio`` is the source's int16 sound at 16 kHz. A cut may move by up to SEARCH_SECONDS from the equal division.
     """

@@ -1,13 +1,13 @@
 """Reading and writing video: the one decoder that every stage uses, so that a frame index means one thing.
 
 The clock. Frame ``n`` of a source is what its picture shows ``n / 30`` seconds after the container's start time, made
-by ffmpeg's ``fps`` filter; sample ``s`` of its sound is ``s / 16000`` seconds after the same instant. A stream that starts
-late is padded at the front (the first picture, silence), so picture and sound stay together. Variable frame rates
-and 25 fps sources fall on the same clock. Sizes are display sizes: rotated as the file says, with square pixels.
+by ffmpeg's ``fps`` filter; sample ``s`` of its sound is ``s / 16000`` seconds after the same instant. A stream that
+starts late is padded at the front (the first picture, silence), so picture and sound stay together. Variable frame
+rates and 25 fps sources fall on the same clock. Sizes are display sizes: rotated as the file says, with square pixels.
 
-PyAV only probes (the ffmpeg that `imageio-ffmpeg` ships has no ffprobe); every picture and sample comes from that ffmpeg.
-Files are untrusted: only local files may be opened and only real media containers are recognised, since a playlist
-named .mp4 can otherwise make ffmpeg open other files or addresses. Every process has a deadline.
+PyAV only probes (the ffmpeg that `imageio-ffmpeg` ships has no ffprobe); every picture and sample comes from that
+ffmpeg. Files are untrusted: only local files may be opened and only real media containers are recognised, since a
+playlist named .mp4 can otherwise make ffmpeg open other files or addresses. Every process has a deadline.
 """
 
 import contextlib
@@ -57,7 +57,8 @@ class DecodeError(MediaError):
 @dataclass(frozen=True)
 class VideoInfo:
     """What a file's header and first picture say. ``width`` x ``height`` is the display size in pixels (after rotation,
-    square pixels); ``seconds`` is the length of the video stream (0 if the header does not say); ``rotation`` in degrees.
+    square pixels); ``seconds`` is the length of the video stream (0 if the header does not say); ``rotation`` in
+    degrees.
     """
 
     path: str
@@ -139,7 +140,8 @@ def decode_frames(info: VideoInfo, width: int, height: int) -> Iterator[np.ndarr
         stream = _clock(stream.filter("scale", width, height, flags="area"))
     stream = stream.filter("setsar", 1)
     count = 0
-    for count, data in enumerate(_run_raw(stream, width * height * 3, info.deadline, pix_fmt="rgb24"), start=1):
+    for data in _run_raw(stream, width * height * 3, info.deadline, pix_fmt="rgb24"):
+        count += 1
         yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
     expected = info.seconds * VIDEO_FPS
     if count == 0:
@@ -161,7 +163,10 @@ def decode_audio(info: VideoInfo) -> np.ndarray:
 
 
 def cut_audio(audio: np.ndarray, start: int, frames: int) -> np.ndarray:
-    """Returns int16 (audio_samples(frames),): the sound of ``frames`` frames from frame ``start``, silence past the end."""
+    """Returns int16 (audio_samples(frames),).
+
+    The sound of ``frames`` frames from frame ``start``, silence past the end.
+    """
     begin = round(start * AUDIO_RATE / VIDEO_FPS)
     piece = audio[begin : begin + audio_samples(frames)]
     return np.pad(piece, (0, audio_samples(frames) - len(piece)))
@@ -170,10 +175,10 @@ def cut_audio(audio: np.ndarray, start: int, frames: int) -> np.ndarray:
 def write_crop(
     info: VideoInfo, start: int, frames: int, box: tuple[int, int, int], audio: np.ndarray, crf: int = 17
 ) -> bytes:
-    """Decodes frames [start, start + frames), cuts the square ``box`` = (x0, y0, side) out, scales it to 256x256 and encodes.
+    """Cuts the square ``box`` = (x0, y0, side) out of frames [start, start + frames), scales to 256x256, encodes.
 
-    Returns mp4 bytes: H.264 at 30 fps with ``audio`` (int16, 16 kHz mono) as AAC. The same input gives the same bytes. A
-    box beyond the picture is filled with black there.
+    Returns mp4 bytes: H.264 at 30 fps with ``audio`` (int16, 16 kHz mono) as AAC. The same input gives the same bytes.
+    A box beyond the picture is filled with black there.
     """
     import ffmpeg
 
@@ -229,7 +234,8 @@ def decode_clip(video: bytes) -> np.ndarray:
 
 def _cropped(info: VideoInfo, start: int, frames: int, box: tuple[int, int, int]):
     x0, y0, side = (int(value) for value in box)
-    # Seeking by whole seconds keeps the frame clock's rounding exactly as it is without seeking. Pictures between the key
+    # Seeking by whole seconds keeps the frame clock's rounding exactly as it is without seeking. Pictures between the
+    # key
     # frame and the seek point keep their (negative) times, so a picture that is held across that point is not lost.
     second = max(0, start // VIDEO_FPS - 1)
     first = start - second * VIDEO_FPS
@@ -294,7 +300,7 @@ def _run_raw(stream, frame_bytes: int, deadline: float, pix_fmt: str) -> Iterato
 
 
 def _read_pieces(output, size: int, deadline: float) -> Iterator[bytes]:
-    """Runs an ffmpeg-python graph and yields its standard output in pieces of ``size`` bytes (the last may be shorter)."""
+    """Runs an ffmpeg-python graph and yields its output in pieces of ``size`` bytes (the last may be shorter)."""
     import ffmpeg
 
     output = output.global_args("-hide_banner", "-nostdin", "-v", "error", "-filter_threads", "1", "-y")

@@ -1,4 +1,4 @@
-"""Where speech is in a sound: the Silero voice activity detector, run with onnxruntime (its package would import torch).
+"""Where speech is in a sound: the Silero voice activity detector, run with onnxruntime (the package imports torch).
 
 The model reads 512 samples (32 ms at 16 kHz) at a time, each with the last 64 samples before it, and keeps a state.
 Source: Silero VAD, https://github.com/snakers4/silero-vad (MIT); the weights are inside the `silero-vad` package.
@@ -33,7 +33,10 @@ def _session():
 
 
 def speech_probability(audio: np.ndarray) -> np.ndarray:
-    """int16 or float32 in [-1, 1] (samples,) at 16 kHz -> float32 (ceil(samples / 512),): probability of speech per window."""
+    """int16 or float32 in [-1, 1] (samples,) at 16 kHz -> float32 (ceil(samples / 512),).
+
+    Probability of speech per window.
+    """
     sound = audio.astype(np.float32) / 32768 if audio.dtype == np.int16 else audio.astype(np.float32)
     windows = -(-len(sound) // WINDOW)
     sound = np.pad(sound, (CONTEXT, windows * WINDOW - len(sound)))
@@ -49,7 +52,8 @@ def speech_probability(audio: np.ndarray) -> np.ndarray:
 def speech_intervals(probability: np.ndarray) -> list[tuple[int, int]]:
     """Returns [begin, end) in samples of each stretch of speech.
 
-    A stretch begins above 0.5 and ends where the probability stays below 0.35 for 0.1 s; stretches under 0.25 s are dropped.
+    A stretch begins above 0.5 and ends where the probability stays below 0.35 for 0.1 s; stretches under 0.25 s are
+    dropped.
     """
     silence_windows = round(MIN_SILENCE_SECONDS * AUDIO_RATE / WINDOW)
     intervals, begin, quiet = [], None, 0
@@ -75,7 +79,10 @@ def speech_mask(intervals: list[tuple[int, int]], samples: int) -> np.ndarray:
 
 
 def speech_activity(audio: np.ndarray, hop: int = SPEECH_HOP) -> np.ndarray:
-    """Returns uint8 (ceil(samples / hop),): 1 where at least half of a hop of the sound (16 kHz) is speech; 25 Hz by default."""
+    """Returns uint8 (ceil(samples / hop),).
+
+    1 where at least half of a hop of the sound (16 kHz) is speech; 25 Hz by default.
+    """
     mask = speech_mask(speech_intervals(speech_probability(audio)), len(audio))
     steps = -(-len(audio) // hop)
     return (np.pad(mask, (0, steps * hop - len(mask))).reshape(steps, hop).mean(axis=1) >= 0.5).astype(np.uint8)
