@@ -1,7 +1,7 @@
 """A small software renderer: z-buffer triangles with smooth shading, compiled with numba for one core.
 
 Per-vertex light (wrapped diffuse, sky and ambient, a highlight) is interpolated over triangles; a pixel's label is that of the nearest
-vertex of the nearest triangle. Anti-aliasing is by rendering larger and averaging. A run on one machine gives the same pixels every time.
+vertex of the nearest triangle. Anti-aliasing is by rendering twice as large and averaging. A run on one machine gives the same pixels every time.
 """
 
 import numpy as np
@@ -13,7 +13,6 @@ from models.face.model import FaceModel, deform
 # Direction from the face to the light in camera axes (x right, y down, z forward): up, a little from the left, from the camera's side.
 DEFAULT_LIGHT = np.array([-0.35, -0.55, -0.76], np.float32)
 PREVIEW_BACKGROUND = 40
-_SUPERSAMPLE = 2
 
 
 @njit(cache=True)
@@ -76,7 +75,7 @@ def shade(normals, colors, gloss, light, light_color, ambient):
 
 
 @njit(cache=True)
-def rasterize(points, faces, front, back, labels, color, label, depth):
+def rasterize(points, faces, front, back, labels, two_sided, color, label, depth):
     """Draws triangles into buffers that the caller has cleared (``depth`` with infinity).
 
     Args:
@@ -84,67 +83,81 @@ def rasterize(points, faces, front, back, labels, color, label, depth):
       faces: (F, 3) int32, counter-clockwise in the face model's axes for the side of the normals.
       front, back: (V, 3) float32 colours 0..255 of the two sides.
       labels: (V,) uint8.
-      color: (H, W, 3) uint8, label: (H, W) uint8, depth: (H, W) float32: written where a triangle is nearer than ``depth``. Pixel (i, j)
-        is sampled at its centre (j + 0.5, i + 0.5).
+      two_sided: (F,) uint8: 0 for triangles that are not drawn when they show their back.
+      color: (H, W, 3) uint8, label: (H, W) uint8, depth: (H, W) float32: written where a triangle is nearer than ``depth``. Pixel
+        (i, j) is sampled at its centre (j + 0.5, i + 0.5).
     """
     height, width = label.shape
+    zero, one, half = np.float32(0), np.float32(1), np.float32(0.5)
+    slack = np.float32(-1e-5)  # an edge's own pixels belong to both its triangles: no cracks
     for f in range(faces.shape[0]):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
         za, zb, zc = points[a, 2], points[b, 2], points[c, 2]
-        if za <= 0 or zb <= 0 or zc <= 0:
+        if za <= zero or zb <= zero or zc <= zero:
             continue
         xa, ya, xb, yb, xc, yc = points[a, 0], points[a, 1], points[b, 0], points[b, 1], points[c, 0], points[c, 1]
         area = (xb - xa) * (yc - ya) - (yb - ya) * (xc - xa)
-        if area == 0:
+        # Image y points down, so the outside of a triangle has negative area.
+        if area == zero or (area > zero and two_sided[f] == 0):
             continue
-        x0, x1 = max(0, int(np.ceil(min(xa, xb, xc) - 0.5))), min(width - 1, int(np.floor(max(xa, xb, xc) - 0.5)))
-        y0, y1 = max(0, int(np.ceil(min(ya, yb, yc) - 0.5))), min(height - 1, int(np.floor(max(ya, yb, yc) - 0.5)))
+        x0, x1 = max(0, int(np.ceil(min(xa, xb, xc) - half))), min(width - 1, int(np.floor(max(xa, xb, xc) - half)))
+        y0, y1 = max(0, int(np.ceil(min(ya, yb, yc) - half))), min(height - 1, int(np.floor(max(ya, yb, yc) - half)))
         if x0 > x1 or y0 > y1:
             continue
-        # Image y points down, so the outside of a triangle has negative area.
-        light = front if area < 0 else back
-        inverse = np.float32(1.0 / area)
-        # Barycentric weights are affine in the pixel: value at the first pixel centre, and steps.
+        light = front if area < zero else back
+        inverse = one / area
+        # Barycentric weights are affine in the pixel: a value at the first pixel centre, and steps.
         step_bx, step_by = (yc - ya) * inverse, -(xc - xa) * inverse
         step_cx, step_cy = -(yb - ya) * inverse, (xb - xa) * inverse
+        px, py = np.float32(x0) + half - xa, np.float32(y0) + half - ya
+        row_b, row_c = px * step_bx + py * step_by, px * step_cx + py * step_cy
+        ra, ga, ba = light[a, 0], light[a, 1], light[a, 2]
+        rb, gb, bb = light[b, 0] - ra, light[b, 1] - ga, light[b, 2] - ba
+        rc, gc, bc = light[c, 0] - ra, light[c, 1] - ga, light[c, 2] - ba
+        dzb, dzc = zb - za, zc - za
         for y in range(y0, y1 + 1):
-            py = np.float32(y + 0.5) - ya
+            wb, wc = row_b, row_c
             for x in range(x0, x1 + 1):
-                px = np.float32(x + 0.5) - xa
-                wb = px * step_bx + py * step_by
-                wc = px * step_cx + py * step_cy
-                wa = np.float32(1.0) - wb - wc
-                if wa < -1e-5 or wb < -1e-5 or wc < -1e-5:
-                    continue
-                z = wa * za + wb * zb + wc * zc
-                if z >= depth[y, x]:
-                    continue
-                depth[y, x] = z
-                for k in range(3):
-                    color[y, x, k] = np.uint8(wa * light[a, k] + wb * light[b, k] + wc * light[c, k])
-                if wa >= wb and wa >= wc:
-                    label[y, x] = labels[a]
-                elif wb >= wc:
-                    label[y, x] = labels[b]
-                else:
-                    label[y, x] = labels[c]
+                if wb >= slack and wc >= slack and one - wb - wc >= slack:
+                    z = za + wb * dzb + wc * dzc
+                    if z < depth[y, x]:
+                        depth[y, x] = z
+                        # The edge slack may leave a colour's range by a hair.
+                        color[y, x, 0] = np.uint8(min(max(ra + wb * rb + wc * rc, zero), np.float32(255)))
+                        color[y, x, 1] = np.uint8(min(max(ga + wb * gb + wc * gc, zero), np.float32(255)))
+                        color[y, x, 2] = np.uint8(min(max(ba + wb * bb + wc * bc, zero), np.float32(255)))
+                        wa = one - wb - wc
+                        if wa >= wb and wa >= wc:
+                            label[y, x] = labels[a]
+                        elif wb >= wc:
+                            label[y, x] = labels[b]
+                        else:
+                            label[y, x] = labels[c]
+                wb += step_bx
+                wc += step_cx
+            row_b += step_by
+            row_c += step_cy
 
 
 @njit(cache=True)
-def average(color, factor):
-    """Returns an image ``factor`` times smaller, each pixel the mean of a block: uint8 (H*f, W*f, 3) -> uint8 (H, W, 3)."""
-    height, width = color.shape[0] // factor, color.shape[1] // factor
-    out = np.empty((height, width, 3), np.uint8)
-    total = factor * factor
+def halve(color):
+    """Returns an image half as large, each pixel the mean of four: uint8 (2H, 2W, 3) -> uint8 (H, W, 3)."""
+    height, width = color.shape[0] // 2, color.shape[1] // 2
+    rows = color.reshape(color.shape[0], color.shape[1] * 3)
+    out = np.empty((height, width * 3), np.uint8)
     for y in range(height):
+        upper, lower, line = rows[2 * y], rows[2 * y + 1], out[y]
         for x in range(width):
+            i, o = 6 * x, 3 * x
             for k in range(3):
-                value = total // 2
-                for i in range(factor):
-                    for j in range(factor):
-                        value += color[y * factor + i, x * factor + j, k]
-                out[y, x, k] = value // total
-    return out
+                total = (
+                    np.int32(upper[i + k])
+                    + np.int32(upper[i + k + 3])
+                    + np.int32(lower[i + k])
+                    + np.int32(lower[i + k + 3])
+                )
+                line[o + k] = np.uint8((total + 2) >> 2)
+    return out.reshape(height, width, 3)
 
 
 def to_pixels(points, pose, camera) -> np.ndarray:
@@ -153,12 +166,13 @@ def to_pixels(points, pose, camera) -> np.ndarray:
     return np.concatenate([project(points, pose, camera), z], -1).astype(np.float32)
 
 
-def render(points, faces, front, back, labels, background) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def render(points, faces, front, back, labels, background, two_sided=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Renders one picture without anti-aliasing.
 
     Args:
       points, faces, front, back, labels: as in ``rasterize``.
       background: (H, W, 3) uint8.
+      two_sided: (F,) uint8, or None: all triangles show both sides.
 
     Returns:
       color (H, W, 3) uint8, labels (H, W) uint8 (0, background, where nothing was drawn), depth (H, W) float32 (infinity there).
@@ -167,16 +181,9 @@ def render(points, faces, front, back, labels, background) -> tuple[np.ndarray, 
     label = np.zeros(color.shape[:2], np.uint8)
     depth = np.full(color.shape[:2], np.inf, np.float32)
     faces = np.ascontiguousarray(faces, np.int32)
-    rasterize(
-        np.ascontiguousarray(points, np.float32),
-        faces,
-        front,
-        back,
-        np.ascontiguousarray(labels, np.uint8),
-        color,
-        label,
-        depth,
-    )
+    two_sided = np.ones(len(faces), np.uint8) if two_sided is None else np.ascontiguousarray(two_sided, np.uint8)
+    points, labels = np.ascontiguousarray(points, np.float32), np.ascontiguousarray(labels, np.uint8)
+    rasterize(points, faces, front, back, labels, two_sided, color, label, depth)
     return color, label, depth
 
 
@@ -206,8 +213,8 @@ def render_preview(model: FaceModel, shape, expression, pose=None, camera=None, 
     albedo = np.full((len(model.vertices), 3), 0.72, np.float32)
     gloss = np.full(len(model.vertices), 0.12, np.float32)
     light = DEFAULT_LIGHT / np.linalg.norm(DEFAULT_LIGHT)
-    big = camera * _SUPERSAMPLE
-    background = np.full((size * _SUPERSAMPLE, size * _SUPERSAMPLE, 3), PREVIEW_BACKGROUND, np.uint8)
+    big = camera * 2
+    background = np.full((size * 2, size * 2, 3), PREVIEW_BACKGROUND, np.uint8)
     frames = np.empty((len(expression), size, size, 3), np.uint8)
     person = deform(model, shape, np.zeros(model.num_expression, np.float32))  # the identity, once
     basis = model.expression_basis.reshape(-1, model.num_expression)
@@ -216,7 +223,7 @@ def render_preview(model: FaceModel, shape, expression, pose=None, camera=None, 
         normals = vertex_normals(to_camera(vertices, pose[t]).astype(np.float32), model.faces)
         front, back = shade(normals, albedo, gloss, light, np.full(3, 0.75, np.float32), 0.25)
         color, _, _ = render(to_pixels(vertices, pose[t], big), model.faces, front, back, model.labels, background)
-        frames[t] = average(color, _SUPERSAMPLE)
+        frames[t] = halve(color)
     return frames
 
 

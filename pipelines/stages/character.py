@@ -60,7 +60,7 @@ class Character:
 
     Attributes: shape (Ns,) float32; vertices (V, 3) float32 metres at rest, identity applied, the first ``base`` of them the face model's;
     faces (F, 3) int32; colors (V, 3) float32 albedo; gloss (V,) float32; labels (V,) uint8; follow (V,) float32: 1 moves with the head, 0
-    stays with the torso; base: the face model's vertex count; attributes: what a description would say.
+    stays with the torso; two_sided (F,) uint8: 1 for sheets that may show their back; base: the face model's vertex count; attributes: what a description would say.
     """
 
     shape: np.ndarray
@@ -70,6 +70,7 @@ class Character:
     gloss: np.ndarray
     labels: np.ndarray
     follow: np.ndarray
+    two_sided: np.ndarray
     base: int
     attributes: dict
 
@@ -171,21 +172,12 @@ class _Extras:
     def __init__(self):
         self.parts, self.count = [], 0
 
-    def add(self, xyz, faces, color, label, gloss=0.05, follow=1.0, attach=True):
+    def add(self, xyz, faces, color, label, gloss=0.05, follow=1.0, attach=True, two_sided=0):
         n = len(xyz)
         labels = np.broadcast_to(np.asarray(LABEL_INDEX[label] if isinstance(label, str) else label, np.uint8), (n,))
         color = np.broadcast_to(np.asarray(color, np.float64), (n, 3))
-        self.parts.append(
-            (
-                np.asarray(xyz),
-                faces + self.count,
-                color,
-                labels,
-                np.full(n, gloss),
-                np.broadcast_to(follow, (n,)),
-                np.full(n, attach),
-            )
-        )
+        values = (np.asarray(xyz), color, labels, np.full(n, gloss), np.broadcast_to(follow, (n,)), np.full(n, attach))
+        self.parts.append((*values, faces + self.count, np.full(len(faces), two_sided, np.uint8)))
         self.count += n
 
     def arrays(self):
@@ -286,15 +278,17 @@ def _curtain(extras, color, bottom, rng, opening):
     points = np.stack([x, y, z], -1).reshape(-1, 3)
     shade = _streaks(rng, angle.ravel(), y.ravel(), 0.17) * (0.72 + 0.28 * smoothstep(y.ravel(), -180, 60))
     follow = 1 - 0.75 * smoothstep(-y.ravel(), 95, 200)
-    extras.add(points, _grid(rows, columns, False), np.clip(color * shade[:, None], 0, 1), "hair", 0.10, follow)
+    extras.add(
+        points, _grid(rows, columns, False), np.clip(color * shade[:, None], 0, 1), "hair", 0.10, follow, two_sided=1
+    )
 
 
 def _torso(extras, attributes, skin, color, rng):
     heights = np.array(
         [-118, -128, -138, -146, -153, -160, -167, -174, -181, -188, -196, -206, -220, -245, -290, -350, -430.0]
     )
-    half = np.interp(-heights, [118, 138, 153, 167, 181, 196, 220, 260, 430], [49, 53, 66, 96, 134, 166, 190, 204, 214])
-    deep = np.interp(-heights, [118, 138, 153, 181, 220, 430], [45, 50, 59, 74, 92, 118])
+    half = np.interp(-heights, [118, 138, 153, 167, 181, 196, 220, 260, 430], [36, 45, 64, 96, 134, 166, 190, 204, 214])
+    deep = np.interp(-heights, [118, 138, 153, 181, 220, 430], [34, 42, 58, 74, 92, 118])
     back = np.interp(-heights, [118, 160, 220, 430], [-21, -28, -34, -34])
     wide = 1.05 if attributes["gender"] == "male" else 0.90
     wide *= rng.uniform(0.95, 1.05)
@@ -321,7 +315,7 @@ def _torso(extras, attributes, skin, color, rng):
     extras.add(bare, _grid(44, 72, True), tone, "neck", 0.04, _follow(bare[:, 1]), attach=False)
     # Cloth starts at the collar, so that its edge is smooth: rows lie between the collar and the frame's bottom.
     below = 320.0 * np.linspace(0, 1, 90)[:, None] ** 1.6 + 0 * turn
-    y = collar - below
+    y = -160 - below + (collar + 160) * np.exp(-below / 90)  # the collar's shape fades downward
     points = body(y, 2.2 + 1.2 * np.exp(-below / 4)).reshape(-1, 3)
     x = points[:, 0].reshape(y.shape)
     folds = 1 + 0.05 * np.sin(x / 17 + y / 23 + rng.uniform(0, 6)) + 0.03 * np.sin(x / 7 - y / 11)
@@ -329,7 +323,7 @@ def _torso(extras, attributes, skin, color, rng):
     tint = color * (folds * seam)[..., None]
     stripes = rng.random() < 0.25
     if stripes:
-        dark = (0.5 + 0.5 * np.tanh(4 * np.sin(y / rng.uniform(5, 9)))) * smoothstep(below, 16, 20)
+        dark = (0.5 + 0.5 * np.tanh(4 * np.sin(y / rng.uniform(5, 9)))) * smoothstep(below, 50, 60)
         tint = tint * (1 - 0.45 * dark[..., None]) + 0.05 * dark[..., None]
     extras.add(points, _grid(90, 72, True), tint.reshape(-1, 3), "clothes", 0.015, _follow(points[:, 1]), attach=False)
     return {"pattern": "striped" if stripes else "plain"}
@@ -409,7 +403,9 @@ def _tube(extras, line, radius, color, closed):
     )
     if closed:
         rings = np.concatenate([rings, rings[:1]])
-    extras.add(rings.reshape(-1, 3), _grid(len(rings), 6, True)[:, ::-1], color, "glasses", 0.25, attach=False)
+    extras.add(
+        rings.reshape(-1, 3), _grid(len(rings), 6, True)[:, ::-1], color, "glasses", 0.25, attach=False, two_sided=1
+    )
 
 
 def _paint_face(model, attributes, shape, rng):
@@ -537,7 +533,7 @@ def build_character(model: FaceModel, rng: np.random.Generator) -> Character:
             extras.add(directions * 3.5 + [sign * 78, -46, -6], faces, (0.85, 0.68, 0.25), "accessory", 0.6)
     else:
         attributes["earrings"] = False
-    xyz, faces, tint, label, shine, follow, attach = extras.arrays()
+    xyz, tint, label, shine, follow, attach, faces, two_sided = extras.arrays()
     xyz = xyz + attach[:, None] * _identity_motion(model, person, xyz)
     neck = model.labels == LABEL_INDEX["neck"]
     follow_face = np.where(neck, _follow(person[:, 1] * 1000), 1.0)
@@ -550,9 +546,16 @@ def build_character(model: FaceModel, rng: np.random.Generator) -> Character:
         gloss=np.concatenate([gloss, shine]).astype(np.float32),
         labels=np.concatenate([labels, label]).astype(np.uint8),
         follow=np.concatenate([follow_face, follow]).astype(np.float32),
+        two_sided=np.concatenate([_face_sides(model), two_sided]),
         base=count,
         attributes=attributes,
     )
+
+
+def _face_sides(model):
+    """Returns which triangles of the face model are sheets (F,) uint8: teeth, lashes and brows; the rest is a closed surface."""
+    sheets = np.isin(model.labels, [LABEL_INDEX[n] for n in ("teeth", "lashes", "brows", "other-in-mouth")])
+    return sheets[model.faces].any(1).astype(np.uint8)
 
 
 def _identity_motion(model, person, xyz):

@@ -11,7 +11,7 @@ from models.face.camera import DEFAULT_FOCAL, rotation_matrix
 from models.face.model import FaceModel
 from pipelines.stages.character import Character
 
-# Frames are drawn this much larger and averaged.
+# Frames are drawn this much larger and averaged (render.halve).
 SUPERSAMPLE = 2
 
 
@@ -122,7 +122,7 @@ class Stage:
         Returns:
           image (S, S, 3) uint8; labels (S/2, S/2) uint8; landmarks (68, 2) float32 in frame pixels.
         """
-        from models.face.render import average, rasterize, shade, vertex_normals
+        from models.face.render import halve, rasterize, shade, vertex_normals
 
         points = self.camera_points(expression, pose)
         person, scene = self.character, self.scene
@@ -141,6 +141,6 @@ class Stage:
         self.color[:] = self.backdrop
         self.label[:] = 0
         self.depth[:] = np.inf
-        rasterize(drawn, person.faces, front, back, person.labels, self.color, self.label, self.depth)
+        rasterize(drawn, person.faces, front, back, person.labels, person.two_sided, self.color, self.label, self.depth)
         step = 2 * SUPERSAMPLE
-        return average(self.color, SUPERSAMPLE), self.label[step // 2 :: step, step // 2 :: step].copy(), landmarks
+        return halve(self.color), self.label[step // 2 :: step, step // 2 :: step].copy(), landmarks
