@@ -284,7 +284,7 @@ def mouth_opening(landmarks: np.ndarray) -> np.ndarray:
 
 
 def voice_level(audio: np.ndarray, frames: int) -> np.ndarray:
-    """int16 16 kHz sound -> float (frames,): its level from 200 to 3,000 Hz at each frame, dB, floor 40 below the peak."""
+    """int16 16 kHz sound -> float (frames,): level from 200 to 3,000 Hz at each frame, dB, floor 40 below the peak."""
     from scipy.signal import butter, sosfiltfilt
 
     band = sosfiltfilt(butter(4, [200, 3000], "band", fs=AUDIO_RATE, output="sos"), audio.astype(np.float64) / 32768)

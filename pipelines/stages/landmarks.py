@@ -4,8 +4,7 @@
   training data (iBUG 300-W) is for non-commercial use.
 - ``mediapipe``: Google's FaceLandmarker, 478 points of which 68 are taken (MEDIAPIPE_TO_IBUG). Needs a ``.task`` file.
 - ``face_alignment``: the FAN network of the `face-alignment` package (Bulat and Tzimiropoulos 2017). Weights from a
-  local
-  ``2DFAN4-*.pth.tar``, or downloaded by the package from its author's site.
+  local ``2DFAN4-*.pth.tar``, or downloaded by the package from its author's site.
 
 Every backend sees the box that the one detector found, so all follow the same face.
 """
