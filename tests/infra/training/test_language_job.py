@@ -1,0 +1,146 @@
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from infra.presets.language import PAPER, TINY
+from infra.training.jobs import build_job
+from infra.training.language_job import LanguageJobConfig, make_job, model_config, task_weights
+from infra.training.loop import train
+from models.errors import InputError
+from models.io import load_model
+from models.language_model import loss
+from tasks.loader import HeadLayout, LoaderConfig, arrange
+from tasks.loader import example as build_example
+from tasks.modalities import Vocabulary
+from tasks.registry import TASKS, task_named
+from tasks.windows import WindowConfig, window_at
+from tests.token_records import ByteText, record, vocabulary
+
+VOCABULARY = vocabulary()
+SMALL = dataclasses.replace(
+    TINY,
+    width=48,
+    layers=2,
+    heads=2,
+    head_width=24,
+    hidden=96,
+    image_width=16,
+    length=768,
+    block=32,
+    window=WindowConfig(3, 3),
+    steps=60,
+    warmup=5,
+    peak_rate=1e-2,
+    heldout_batches=4,
+)
+
+
+def small_job(**changes):
+    config = dataclasses.replace(SMALL, **changes)
+    column = [record(i, frames=37) for i in range(24)]
+    return make_job(LanguageJobConfig(config, VOCABULARY), text=ByteText(), column=column)
+
+
+def step_loss(job, params, clip: dict, task: str) -> float:
+    """Held-out loss of a task's last step on a clip's first window."""
+    preset = job.config.preset
+    model = model_config(preset, VOCABULARY)
+    loader = LoaderConfig(preset.length, 1, preset.block, 1, preset.window)
+    step = task_named(task).steps[-1]
+    built = build_example(step, clip, window_at(0, 10, preset.window), loader, VOCABULARY, ByteText())
+    pad = lambda a: np.pad(a, (0, preset.length - a.size))[None]  # noqa: E731
+    n = built["tokens"].size
+    batch = arrange(
+        pad(built["tokens"]), pad(np.ones(n, int)), pad(np.arange(n)), pad(built["target"]), loader, VOCABULARY,
+        HeadLayout.of(VOCABULARY, model),
+    )  # fmt: skip
+    return float(jax.jit(lambda p, b: loss(model, p, b)[0])(params, batch))
+
+
+def test_it_learns_and_the_right_condition_helps(tmp_path):
+    names = ("speech-image-shape-to-expression", "image-to-shape")
+    weights = tmp_path / "weights.json"
+    weights.write_text(json.dumps(dict.fromkeys(names, 1.0)))
+    job = small_job(weights=str(weights))
+    result = train(job, tmp_path / "work", save_every=0)
+    assert result.loss_end < 0.6 * result.loss_start
+    kind, _, params, meta = load_model(tmp_path / "work")
+    assert kind == "language" and meta.extra["length"] == SMALL.length
+    assert Vocabulary.from_json(meta.extra["vocabulary"]) == VOCABULARY
+    params = jax.tree.map(jnp.asarray, params)
+    clips = [record(i, frames=37) for i in range(0, 24, 6)]
+    right = [step_loss(job, params, clip, names[1]) for clip in clips]
+    # The same targets under another person's image.
+    others = [next(o for o in clips if not np.array_equal(o["shape"], clip["shape"])) for clip in clips]
+    wrong = [
+        step_loss(job, params, clip | {"image": o["image"]}, names[1]) for clip, o in zip(clips, others, strict=True)
+    ]
+    assert np.mean(right) < np.mean(wrong)
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path):
+    straight = train(small_job(steps=4), tmp_path / "straight", save_every=0)
+    stopped = dataclasses.replace(small_job(steps=4))
+    step, calls = stopped.train_batches, []
+
+    class Broken:
+        """A data stream that dies after two batches."""
+
+        def __init__(self):
+            self.stream = iter(step())
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            calls.append(1)
+            if len(calls) == 4:
+                raise KeyboardInterrupt
+            return next(self.stream)
+
+        def get_state(self):
+            return self.stream.get_state()
+
+        def set_state(self, state):
+            self.stream.set_state(state)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(dataclasses.replace(stopped, train_batches=Broken), tmp_path / "stopped", save_every=2)
+    resumed = train(small_job(steps=4), tmp_path / "stopped", save_every=2)
+    assert resumed.resumed_from == 2
+    assert load_model(straight.directory)[3].weights_sha256 == load_model(resumed.directory)[3].weights_sha256
+
+
+def test_the_paper_preset_can_be_shown_without_data_and_says_what_the_paper_says():
+    job = build_job("language", preset="paper")
+    preset = job.config.preset
+    assert (preset.warmup, preset.peak_rate, preset.final_rate, preset.weight_decay) == (4000, 1e-3, 5e-5, 1e-3)
+    assert preset.rows == 256 and preset.length == 8192 and job.config.vocabulary.total == 546_944
+    state = jax.eval_shape(job.init, jax.random.key(0))
+    assert sum(np.prod(a.shape) for a in jax.tree.leaves(state["params"])) > 2e9
+    with pytest.raises(InputError, match="--dataset"):
+        next(iter(job.train_batches()))
+
+
+def test_overrides_and_missing_tokenizers(tmp_path):
+    job = build_job("language", preset="tiny", overrides={"window.current": "9", "width": "64"}, steps=7)
+    assert job.config.preset.window.current == 9 and job.config.preset.width == 64 and job.steps == 7
+    with pytest.raises(InputError, match="--tokenizers"):
+        build_job("language", dataset=tmp_path)
+
+
+def test_weights_are_read_from_a_file(tmp_path):
+    path = tmp_path / "weights.json"
+    path.write_text(json.dumps({TASKS[2].name: 0.5}))
+    assert task_weights(str(path)).tolist() == [0, 0, 0.5] + [0] * (len(TASKS) - 3)
+    path.write_text(json.dumps({"dance": 1}))
+    with pytest.raises(InputError, match="no task 'dance'"):
+        task_weights(str(path))
+    with pytest.raises(InputError, match="expected 'uniform'"):
+        task_weights(str(tmp_path / "none.json"))
+    assert PAPER.weights == "uniform"

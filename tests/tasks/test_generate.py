@@ -1,0 +1,155 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from models.errors import InputError
+from models.io import save_model
+from models.language_model import LanguageModelConfig, Sampling, init_params
+from models.signals import latent_steps, speech_steps
+from tasks import generate as generation
+from tasks.generate import Language, generate, load_language, run_chain
+from tasks.modalities import PAPER_CODEBOOKS, flatten
+from tasks.windows import WindowConfig
+from tests.token_records import SMALL, ByteText, record, vocabulary
+
+VOCABULARY = vocabulary()
+CONFIG = LanguageModelConfig(
+    VOCABULARY.sizes[0][0],
+    VOCABULARY.sizes[1][0],
+    tuple(n for levels in VOCABULARY.sizes[2:] for n in levels),
+    width=16,
+    layers=1,
+    heads=2,
+    kv_heads=1,
+    head_width=8,
+    hidden=16,
+    image_width=8,
+)
+FRAMES = 41  # 11 latent steps: windows of 4, 3, 3 and a last one of 1
+
+
+@pytest.fixture(scope="module")
+def language() -> Language:
+    params = init_params(CONFIG, jax.random.key(0))
+    return Language(CONFIG, params, VOCABULARY, ByteText(), WindowConfig(3, 3), length=1280)
+
+
+@pytest.fixture(scope="module")
+def clip() -> dict:
+    return record(1, FRAMES)
+
+
+def test_every_modality_comes_with_the_shape_of_its_clip_and_valid_codes(language, clip):
+    shapes = {
+        "speech": (4, speech_steps(FRAMES)),
+        "shape": (8,),
+        "expression": (8, latent_steps(FRAMES)),
+        "pose": (6, latent_steps(FRAMES)),
+        "semantics": (latent_steps(FRAMES), 8, 8),
+        "image": (16, 16),
+    }
+    for want, shape in shapes.items():
+        given = {"script": clip["script"]} if want == "speech" else {"speech": clip["speech"]}
+        codes, count = generate(language, given, want, FRAMES, sampling=Sampling(temperature=2.0, top_p=1.0))
+        assert codes.shape == shape and count == codes.size
+        flatten(VOCABULARY, want, codes)  # raises on a code outside its level
+
+
+def test_text_is_text_within_its_limit(language, clip):
+    text, count = generate(language, {"image": clip["image"]}, "description", FRAMES)
+    assert isinstance(text, str) and 0 <= count <= generation.MAX_TEXT
+
+
+def test_the_seed_decides(language, clip):
+    given = {"image": clip["image"], "speech": clip["speech"]}
+    draws = [generate(language, given, "pose", FRAMES, seed=s)[0] for s in (5, 5, 6)]
+    np.testing.assert_array_equal(draws[0], draws[1])
+    assert np.any(draws[0] != draws[2])
+
+
+def test_a_later_window_reads_the_past_of_what_is_made(language, clip):
+    """Other codes in the past change what comes after them; the given part is kept."""
+    past = clip["semantics"][:7]
+    greedy = Sampling(temperature=0.0)
+    first, count = generate(language, {"semantics": past}, "semantics", FRAMES, sampling=greedy)
+    np.testing.assert_array_equal(first[:7], past)
+    assert first.shape == (11, 8, 8) and count == 4 * 64
+    other, _ = generate(language, {"semantics": (past + 1) % 1024}, "semantics", FRAMES, sampling=greedy)
+    assert np.any(other[7:] != first[7:])
+
+
+@pytest.mark.parametrize(
+    ("given", "want", "frames", "message"),
+    [
+        ({"speech": np.zeros((4, 3), int)}, "pose", FRAMES, "3 token steps, expected 35 for 41 frames"),
+        ({"image": np.zeros((16, 16), int)}, "video", FRAMES, "does not make it"),
+        ({"image": np.zeros((16, 16), int)}, "pose", 40, "4k . 1"),
+        ({"smell": 1}, "pose", FRAMES, "not a modality"),
+        ({"script": np.zeros(3)}, "pose", FRAMES, "expected text"),
+        ({"image": "a.png"}, "pose", FRAMES, "expected codes"),
+        ({"shape": np.zeros(8, int)}, "shape", FRAMES, "given already"),
+        ({"pose": np.zeros((6, 11), int)}, "pose", FRAMES, "fewer than the clip has"),
+        ({"script": "x" * 1300}, "pose", FRAMES, "do not fit into the model's context"),
+    ],
+)
+def test_what_does_not_fit_is_refused(language, given, want, frames, message):
+    with pytest.raises(InputError, match=message):
+        generate(language, given, want, frames)
+
+
+def test_a_chain_feeds_each_link_to_the_next(language, clip, monkeypatch, tmp_path):
+    monkeypatch.setattr(generation, "load_language", lambda model, tokenizers: language)
+    seen = []
+    given = {"speech": clip["speech"], "image": clip["image"]}
+    chain = ("shape", "expression", "video")
+    made = run_chain(tmp_path, tmp_path, given, chain, FRAMES, seed=2, progress=lambda *line: seen.append(line[:2]))
+    assert list(made) == ["shape", "expression"]
+    assert seen == [("shape", 8), ("expression", 88)]
+    alone, _ = generate(language, {**given, "shape": made["shape"]}, "expression", FRAMES, seed=2)
+    np.testing.assert_array_equal(made["expression"], alone)
+
+
+def save(language: Language, directory, **changes) -> None:
+    extra = {
+        "vocabulary": language.vocabulary.to_json(),
+        "window": dataclasses.asdict(language.window),
+        "length": language.length,
+    }
+    save_model(directory, changes.get("kind", "language"), language.config, language.params, extra)
+
+
+def test_a_saved_model_comes_back_and_makes_the_same(language, clip, monkeypatch, tmp_path):
+    save(language, tmp_path)
+    monkeypatch.setattr(generation, "read_vocabulary", lambda tokenizers: (VOCABULARY, ByteText()))
+    loaded = load_language(tmp_path, "tokenizers")
+    given = {"image": clip["image"]}
+    left, right = (generate(m, given, "shape", FRAMES, seed=3)[0] for m in (language, loaded))
+    np.testing.assert_array_equal(left, right)
+
+
+def test_tokenizers_of_other_ranges_are_refused_with_both_shown(language, monkeypatch, tmp_path):
+    save(language, tmp_path)
+    other = vocabulary(SMALL | {"image": (1024,)})
+    monkeypatch.setattr(generation, "read_vocabulary", lambda tokenizers: (other, ByteText()))
+    with pytest.raises(InputError, match=rf"{VOCABULARY.total}.*{other.total}"):
+        load_language(tmp_path, "tokenizers")
+
+
+def test_another_kind_of_model_is_refused(language, tmp_path):
+    save(language, tmp_path, kind="speech")
+    with pytest.raises(InputError, match="kind 'speech', expected 'language'"):
+        load_language(tmp_path, "tokenizers")
+
+
+def test_the_vocabulary_is_computed_from_the_trained_tokenizers(monkeypatch):
+    class Tokenizer:
+        eos_id = 1
+
+        def __init__(self, name):
+            self.codebook_sizes = PAPER_CODEBOOKS["semantics" if name == "semantic" else name]
+
+    monkeypatch.setattr("models.tokenizers.load_tokenizer", lambda directory: Tokenizer(directory.name))
+    found, text = generation.read_vocabulary("W/models")
+    assert found.total == 546_944 and text.eos_id == 1

@@ -1,0 +1,183 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from models.errors import InputError
+from models.language_model import LanguageModelConfig
+from tasks.loader import (
+    ExampleMaker,
+    HeadLayout,
+    LoaderConfig,
+    TokenRecords,
+    arrange,
+    heldout_batches,
+    sample_window,
+    training_batches,
+)
+from tasks.mixture import uniform_weights
+from tasks.modalities import Range
+from tasks.prompts import parse, to_pieces
+from tasks.registry import TASKS, task_named
+from tasks.windows import Window, WindowConfig
+from tests.token_records import ByteText, record, vocabulary
+
+VOCABULARY = vocabulary()
+MODEL = LanguageModelConfig(
+    VOCABULARY.sizes[0][0], VOCABULARY.sizes[1][0], tuple(n for levels in VOCABULARY.sizes[2:] for n in levels)
+)
+LAYOUT = HeadLayout.of(VOCABULARY, MODEL)
+CONFIG = LoaderConfig(length=1536, rows=2, block=64, bins=4, window=WindowConfig(3, 3))
+RECORDS = TokenRecords([record(i) for i in range(6)], range(6))
+
+
+def maker(config=CONFIG, weights=None) -> ExampleMaker:
+    return ExampleMaker(TASKS, uniform_weights(TASKS) if weights is None else weights, config, VOCABULARY, ByteText())
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoLevels:
+    """The vocabulary of ``arrange``'s docstring: 100 text ids and two levels of 10."""
+
+    ranges = (Range("text", 0, 0, 100), Range("speech", 0, 100, 10), Range("speech", 1, 110, 10))
+
+
+def test_the_arrays_of_the_docstring():
+    row = lambda *values: np.array([values])  # noqa: E731
+    batch = arrange(
+        tokens=row(7, 8, 101, 102, 115, 9, 3, 2, 0),
+        segments=row(1, 1, 1, 1, 1, 2, 2, 2, 0),
+        positions=row(0, 1, 2, 3, 4, 0, 1, 2, 0),
+        target=row(0, 0, 1, 1, 1, 0, 1, 1, 0),
+        config=LoaderConfig(length=9, rows=1, block=2, bins=1, window=WindowConfig()),
+        vocabulary=TwoLevels(),
+        layout=HeadLayout(classes=(0, 1, 1), rows=(0, 0, 10), num_classes=2),
+    )
+    assert batch["bounds"].tolist() == [[1, 1, 2, 3, 4, 5, 6, 7, 8]]
+    assert batch["head_positions"][:3].tolist() == [[5, 6], [1, 2], [3, 0]]
+    assert batch["head_targets"][:3].tolist() == [[3, 2], [1, 2], [5, 0]]
+    assert batch["head_weights"].sum(1).tolist() == [2, 2, 1, 0, 0, 0, 0, 0]
+    assert batch["head_starts"][:3].tolist() == [0, 0, 10]
+    assert batch["head_ends"].tolist() == [1, 3]
+
+
+def test_blocks_name_every_target_once_and_the_position_before_it():
+    batch = next(iter(training_batches(RECORDS, maker(), LAYOUT, seed=0)))
+    flat, segments = batch["tokens"].ravel(), batch["segments"].ravel()
+    offsets = np.cumsum([0, *MODEL.tables.values()])
+    tables = list(MODEL.tables)
+    begin, seen = 0, []
+    for (table, size), end in zip(MODEL.classes, batch["head_ends"], strict=True):
+        for block in range(begin, end):
+            used = batch["head_weights"][block] > 0
+            at = batch["head_positions"][block][used]
+            ids = batch["head_targets"][block][used] + batch["head_starts"][block] + offsets[tables.index(table)]
+            np.testing.assert_array_equal(flat[at + 1], ids)
+            np.testing.assert_array_equal(segments[at], segments[at + 1])
+            assert np.all(batch["head_targets"][block] < size)
+            seen += (at + 1).tolist()
+        begin = end
+    assert len(seen) == len(set(seen)) == int(batch["head_weights"].sum())
+    # A target is never in a prefix: nothing before it looks at it.
+    bounds = batch["bounds"].ravel()
+    own = np.arange(bounds.size) % CONFIG.length
+    assert np.all(bounds[seen] == own[seen]) and np.all(bounds[np.array(seen) - 1] == own[np.array(seen) - 1])
+    assert batch["head_weights"][batch["head_ends"][-1] :].sum() == 0
+
+
+def test_rows_are_whole_prompts_of_the_clips():
+    batch = next(iter(training_batches(RECORDS, maker(), LAYOUT, seed=1)))
+    scripts = {RECORDS[i]["script"] for i in range(len(RECORDS))}
+    checked = 0
+    for tokens, segments in zip(batch["tokens"], batch["segments"], strict=True):
+        for segment in range(1, segments.max() + 1):
+            pieces = to_pieces(tokens[segments == segment], VOCABULARY, ByteText())
+            texts = [piece for piece in pieces if isinstance(piece, str)]
+            made = texts[-1].rsplit("<make><", 1)[1].split(" ")[0].split(">")[0]
+            prompt = parse([*pieces, f"</{made}></make>"])
+            assert prompt.make.content is not None
+            assert all(field.content in scripts for field in prompt.given if field.modality == "script")
+            checked += 1
+    assert checked >= 2
+
+
+def test_the_stream_is_a_function_of_the_seed_and_goes_on_at_the_exact_next_batch():
+    stream = iter(training_batches(RECORDS, maker(), LAYOUT, seed=3))
+    first = [next(stream) for _ in range(3)]
+    state = stream.get_state()
+    rest = [next(stream) for _ in range(4)]
+    again = iter(training_batches(RECORDS, maker(), LAYOUT, seed=3))
+    for batch in first:
+        equal(next(again), batch)
+    fresh = iter(training_batches(RECORDS, maker(), LAYOUT, seed=3))
+    fresh.set_state(state)
+    for batch in rest:
+        equal(next(fresh), batch)
+    other = next(iter(training_batches(RECORDS, maker(), LAYOUT, seed=4)))
+    assert any(not np.array_equal(other[name], first[0][name]) for name in other)
+
+
+def equal(left: dict, right: dict) -> None:
+    assert left.keys() == right.keys()
+    for name in left:
+        np.testing.assert_array_equal(left[name], right[name])
+
+
+def test_shapes_are_fixed():
+    stream = iter(training_batches(RECORDS, maker(), LAYOUT, seed=0))
+    shapes = [{name: (a.shape, a.dtype) for name, a in next(stream).items()} for _ in range(4)]
+    assert all(s == shapes[0] for s in shapes)
+
+
+def test_tasks_come_as_often_as_their_weights_say():
+    weights = np.zeros(len(TASKS))
+    names = [task.name for task in TASKS]
+    weights[names.index("image-to-shape")] = 3
+    weights[names.index("past-pose-to-pose")] = 1
+    make = maker(weights=weights)
+    outputs = [make(RECORDS[0], np.random.default_rng(i)) for i in range(400)]
+    shapes = sum(int(o["target"].sum()) == 8 for o in outputs)
+    assert 0.68 < shapes / 400 < 0.82
+
+
+def test_a_clip_without_a_script_gets_other_tasks_and_an_impossible_row_says_so():
+    silent = {**record(0), "script": ""}
+    names = [task.name for task in TASKS]
+    weights = np.zeros(len(TASKS))
+    weights[[names.index("speech-to-script"), names.index("image-to-shape")]] = [1000, 1]
+    assert maker(weights=weights)(silent, np.random.default_rng(0))["target"].sum() == 8
+    with pytest.raises(InputError, match="no task fits into rows of 64"):
+        maker(dataclasses.replace(CONFIG, length=64))(record(0), np.random.default_rng(0))
+
+
+def test_windows_are_drawn_where_the_step_can_use_them():
+    rng = np.random.default_rng(0)
+    config = WindowConfig(6, 3)
+    script = task_named("speech-to-script").steps[0]
+    assert sample_window(script, 16, config, rng) == Window(0, 16)
+    past = task_named("past-speech-to-speech").steps[0]
+    drawn = {sample_window(past, 16, config, rng) for _ in range(100)}
+    assert all(w.start > 1 for w in drawn) and len(drawn) == 4
+    assert sample_window(past, 1, config, rng) is None
+    either = task_named("speech-image-to-semantics").steps[0]
+    first = sum(sample_window(either, 16, config, rng).start == 0 for _ in range(300))
+    assert 70 < first < 130
+
+
+def test_heldout_batches_are_the_same_every_time_and_end():
+    once = list(heldout_batches(RECORDS, maker(), LAYOUT, limit=3))
+    again = list(heldout_batches(RECORDS, maker(), LAYOUT, limit=3))
+    assert len(once) == 3
+    for left, right in zip(once, again, strict=True):
+        equal(left, right)
+
+
+def test_a_record_without_a_modality_is_named():
+    broken = {k: v for k, v in record(0).items() if k != "pose"}
+    with pytest.raises(InputError, match="clip0000: no field 'pose'"):
+        TokenRecords([broken], [0])[0]
+
+
+def test_weights_that_do_not_fit_are_refused():
+    with pytest.raises(InputError, match="weights"):
+        maker(weights=np.ones(3))

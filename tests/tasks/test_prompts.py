@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.errors import InputError
+from tasks.modalities import MODALITIES, TOKEN_MODALITIES
+from tasks.prompts import (
+    Block,
+    Field,
+    Prompt,
+    escape,
+    parse,
+    prompt_corpus,
+    serialise,
+    show,
+    to_ids,
+    to_pieces,
+    unescape,
+)
+from tests.tasks.test_modalities import SHAPES
+from tests.token_records import SMALL, ByteText, vocabulary
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+hostile = texts | st.sampled_from(
+    ["</script><image>", "<given>", "&lt;", "&amp;lt;", "a < b & c > d", "</script>", "", " "]
+)
+
+
+@st.composite
+def fields(draw, wanted: bool | None = True):
+    m = MODALITIES[draw(st.sampled_from(TOKEN_MODALITIES))]
+    state = draw(st.sampled_from(m.states)) if m.states else ""
+    frames = draw(st.integers(1, 400)) if m.clock in ("speech", "latent") else 0
+    if not wanted:
+        content = None
+    elif m.is_text:
+        content = draw(hostile)
+    else:
+        shape = SHAPES[m.name](draw(st.integers(1, 3)))
+        content = np.full(shape, draw(st.integers(0, SMALL[m.stream][0] - 1)), np.int32)
+    return Field(m.name, state, frames, content)
+
+
+examples = st.builds(Prompt, st.lists(fields(), max_size=5).map(tuple), fields())
+requests = st.builds(Prompt, st.lists(fields(), max_size=5).map(tuple), fields(wanted=False))
+
+
+@given(examples)
+def test_serialise_and_parse_are_inverses(prompt):
+    prefix, target, end = serialise(prompt)
+    assert parse([*prefix, *target, *end]) == prompt
+
+
+@given(requests)
+def test_a_request_parses_from_its_prefix_alone(prompt):
+    prefix, target, _ = serialise(prompt)
+    assert target == []
+    assert parse(prefix) == prompt
+
+
+@given(examples)
+def test_ids_give_the_same_prompt_back(prompt):
+    pieces = sum(serialise(prompt), [])
+    ids = to_ids(pieces, vocabulary(), ByteText())
+    assert parse(to_pieces(ids, vocabulary(), ByteText())) == prompt
+
+
+@given(hostile)
+def test_escaped_text_has_no_tag_and_comes_back(text):
+    assert "<" not in escape(text) and ">" not in escape(text)
+    assert unescape(escape(text)) == text
+
+
+@given(hostile)
+def test_a_script_cannot_break_out_of_its_field(text):
+    prompt = Prompt((Field("script", "current", 0, text),), Field("shape"))
+    pieces = serialise(prompt)[0]
+    assert len(pieces) == 1 and pieces[0].count("<") == 6
+    assert parse(pieces).given[0].content == text
+
+
+def test_the_prompt_says_modality_state_input_and_output():
+    prompt = Prompt(
+        (Field("speech", "past", 12, np.zeros((4, 10), int)), Field("image", "", 0, np.zeros((16, 16), int))),
+        Field("expression", "current", 24),
+    )
+    assert show(serialise(prompt)[0]) == (
+        "<given><speech state=past frames=12>[40 speech tokens]</speech><image>[256 image tokens]</image></given>"
+        "<make><expression state=current frames=24>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("pieces", "message"),
+    [
+        ([], "the end, expected <given>"),
+        (["<given></given>"], "the end, expected <make>"),
+        (["<given><speech></speech></given>"], "expected tokens of speech"),
+        (["<given><speech>", Block("image", np.zeros(2)), "</speech></given>"], "expected tokens of speech"),
+        (["<given><video></video></given>"], "<video>, expected the tag of a modality"),
+        (["<given><script>a</image></given>"], "expected </script>"),
+        (["<given><script size=3>a</script></given><make><shape>"], "no attribute 'size'"),
+        (["<given><script state=a state=b>a</script></given>"], "one thing twice"),
+        (["<given><script frames=x>a</script></given><make><shape>"], "expected a number"),
+        (["<given></given><make><script>a</script></make> more"], "follows"),
+    ],
+)
+def test_what_is_no_prompt_is_refused_with_the_place(pieces, message):
+    with pytest.raises(InputError, match=message):
+        parse(pieces)
+
+
+def test_the_corpus_has_the_words_of_every_prompt():
+    corpus = prompt_corpus()
+    text = "\n".join(corpus)
+    assert all(f"<{name}" in text for name in TOKEN_MODALITIES)
+    assert "state=past frames=12" in text and len(corpus) == len(set(corpus)) < 3000
