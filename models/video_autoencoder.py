@@ -29,10 +29,11 @@ from models.io import dataclass_from_dict, fill, load_model
 from models.layers.convolution import VideoConv
 from models.layers.folding import fold_space, fold_time, unfold_space, unfold_time
 from models.layers.module import abstract, initialise
-from models.signals import TIME_STRIDE
+from models.signals import TIME_STRIDE, latent_steps
 
 KIND = "video_autoencoder"
 SPACE_STRIDE = 8
+_STEPS = 16  # latents: lengths are multiples of this
 CELL = SPACE_STRIDE**2 * TIME_STRIDE * 3  # numbers in the cell that one latent stands for
 
 
@@ -307,7 +308,7 @@ def unit_to_pixels(frames: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class TrainedAutoencoder:
-    """A loaded autoencoder; numpy in, numpy out, jitted inside (one compilation per number of frames)."""
+    """A loaded autoencoder; numpy in, numpy out, jitted inside."""
 
     config: VideoAutoencoderConfig
     params: dict
@@ -320,11 +321,24 @@ class TrainedAutoencoder:
             raise InputError(
                 f"video autoencoder: frames are {frames.dtype}{frames.shape}, expected uint8 (4k+1, {size}, {size}, 3)"
             )
-        return np.asarray(_encode(self.config, self.params, pixels_to_unit(frames)[None])[0])
+        steps = latent_steps(len(frames))
+        frames = _lengthen(frames, (_bucket(steps) - 1) * TIME_STRIDE + 1)
+        return np.asarray(_encode(self.config, self.params, pixels_to_unit(frames)[None])[0, :steps])
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """Normalised latents (k + 1, h, w, c) -> uint8 (4k + 1, H, W, 3)."""
-        return unit_to_pixels(_decode(self.config, self.params, jnp.asarray(latents)[None])[0])
+        latents, steps = np.asarray(latents, np.float32), len(latents)
+        frames = _decode(self.config, self.params, _lengthen(latents, _bucket(steps))[None])[0]
+        return unit_to_pixels(frames[: (steps - 1) * TIME_STRIDE + 1])
+
+
+def _bucket(steps: int) -> int:
+    """Rounds a length up, so that few lengths are compiled; what follows a causal model's input changes nothing."""
+    return 1 if steps == 1 else -(-steps // _STEPS) * _STEPS
+
+
+def _lengthen(x: np.ndarray, length: int) -> np.ndarray:
+    return np.concatenate([x, np.repeat(x[-1:], length - len(x), axis=0)])
 
 
 _encode = jax.jit(encode, static_argnums=0)

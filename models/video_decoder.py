@@ -13,10 +13,11 @@ A window of ``K`` latents of ``models.video_autoencoder`` is denoised at a time.
 v-prediction (Salimans & Ho), v = alpha * eps - sigma * x0 for x_t = alpha * x0 + sigma * eps; WALT prints the
 coefficients swapped.
 
-Ours: ``anchor``. A talking head mostly looks like its reference image. With the reference latent r given, latents are
-taken as normal around r with deviation ``anchor_deviation``, for which the best v is known in closed form; the network
-learns the rest, and sees r and its segmentation at each place. So a model that trains for a minute begins at the
-reference image instead of at noise. The paper's size does without (``anchor = False``).
+Ours: ``anchor``. A talking head mostly looks like its reference image, moved. With a video r of the reference image
+moved by geometry to each frame's labels (``models.semantic_warp``), latents are taken as normal around r's latents with
+deviation ``anchor_deviation``, for which the best v is known in closed form; the network sees r and learns the rest. So
+a model that trains for a minute begins at the moved reference image instead of at noise. The paper's size does without
+(``anchor = False``).
 
 Letters: B batch, K steps, h w latent grid, c latent channels, D width, L text tokens.
 """
@@ -50,6 +51,7 @@ class VideoDecoderConfig:
         spatial_window, time_window: sides of the windows in tokens.
         rank: of the per-block correction of the modulation.
         condition_size: side of the label maps in pixels.
+        label_pool: colours of label maps are averaged over squares of this side before they are embedded.
         label_width: channels of a latent cell's label embedding.
         vocabulary, text_tokens, text_width: the text tokenizer's size, tokens kept, their embedding.
         self_condition: how often, in training, the model's own first estimate of x0 is given to it (0 leaves the input
@@ -64,7 +66,7 @@ class VideoDecoderConfig:
     window_steps: int = 5
     given_steps: int = 2
     patch: int = 2
-    width: int = 128
+    width: int = 96
     heads: int = 4
     pairs: int = 2
     mlp_ratio: int = 3
@@ -72,7 +74,8 @@ class VideoDecoderConfig:
     time_window: int = 4
     rank: int = 4
     condition_size: int = 128
-    label_width: int = 64
+    label_pool: int = 2
+    label_width: int = 48
     vocabulary: int = 512
     text_tokens: int = 64
     text_width: int = 64
@@ -92,10 +95,10 @@ class VideoDecoderConfig:
                 f"video decoder: windows {self.spatial_window} and {self.time_window} do not tile "
                 f"a grid of {self.latent_size} / {self.patch}"
             )
-        if self.condition_size % self.latent_size:
+        if self.condition_size % (self.latent_size * self.label_pool):
             raise InputError(
                 f"video decoder: condition_size {self.condition_size} is not a multiple of "
-                f"latent_size {self.latent_size}"
+                f"latent_size {self.latent_size} x label_pool {self.label_pool}"
             )
         if self.given_steps >= self.window_steps:
             raise InputError(
@@ -139,15 +142,17 @@ class LabelEmbedding(nnx.Module):
     """
 
     def __init__(self, config: VideoDecoderConfig, *, rngs: nnx.Rngs):
-        self.cell = config.condition_size // config.latent_size
+        self.pool = config.label_pool
+        self.cell = config.condition_size // config.latent_size // self.pool
         self.first = nnx.Linear(self.cell**2 * 4 * 3, config.label_width, rngs=rngs)
         self.second = nnx.Linear(config.label_width, config.label_width, rngs=rngs)
 
     def __call__(self, labels: jax.Array) -> jax.Array:
         b, k, frames, s, _ = labels.shape
-        table = jnp.asarray(COLORS, jnp.float32) / 127.5 - 1
-        cells = fold_space(labels.transpose(0, 1, 3, 4, 2), self.cell)  # (B, K, h, w, cell * cell * 4) of labels
-        x = table[cells].reshape(*cells.shape[:-1], -1)
+        colors = (jnp.asarray(COLORS, jnp.float32) / 127.5 - 1)[labels]  # (B, K, 4, S, S, 3)
+        small = s // self.pool
+        colors = colors.reshape(b, k, frames, small, self.pool, small, self.pool, 3).mean((4, 6))
+        x = fold_space(jnp.moveaxis(colors, 2, -2).reshape(b, k, small, small, frames * 3), self.cell)
         return self.second(jax.nn.gelu(self.first(x)))
 
 
@@ -161,7 +166,7 @@ class VideoDecoder(nnx.Module):
         self.labels = LabelEmbedding(config, rngs=rngs)
         inputs = c + c + 1 + config.label_width  # noisy latents, given latents, their mask, labels
         inputs += c if config.self_condition else 0
-        inputs += c + config.label_width if config.anchor else 0
+        inputs += c if config.anchor else 0
         self.first = nnx.Linear(inputs * p * p, d, rngs=rngs)
         small = nnx.initializers.normal(0.02)
         self.place = nnx.Param(small(rngs.params(), (grid, grid, d)))
@@ -208,14 +213,12 @@ class VideoDecoder(nnx.Module):
         if config.self_condition:
             features.append(jnp.zeros_like(x) if estimate is None else estimate)
         if config.anchor:
-            center = jnp.where(has_image, image, 0.0)
+            center = jnp.where(has_image, c["anchor"], 0.0)
             variance = jnp.where(has_image, config.anchor_deviation**2, 1.0)
             total = alpha**2 * variance + sigma**2  # variance of x at this noise level
             features[0] = (x - alpha * center) * jax.lax.rsqrt(total)
             features[1] = (c["given"] - center) * c["given_mask"]
-            shape = (*x.shape[:-1], -1)
-            features.append(jnp.broadcast_to(center, x.shape))
-            features.append(jnp.broadcast_to(jnp.where(has_image, image_labels, 0.0), labels.shape).reshape(shape))
+            features.append(center)
         h = fold_space(jnp.concatenate(features, axis=-1), config.patch)
         h = self.first(h) + self.place[...] + self.step[...]  # (B, K, h/p, w/p, D)
 
@@ -293,9 +296,10 @@ def predict_velocity(
         config, params: the model.
         x: noisy latents (B, K, h, w, c).
         t: int32 (B,), 0 .. diffusion_steps - 1.
-        conditions: ``labels`` uint8 (B, K, 4, S, S), ``image`` (B, h, w, c) the reference's latent, ``image_labels``
-            uint8 (B, S, S), ``has_image`` bool (B,), ``text`` int32 (B, L), ``text_mask`` bool (B, L) (all False: no
-            text), ``given`` (B, K, h, w, c) and ``given_mask`` float (B, K, 1, 1, 1) broadcast to (B, K, h, w, 1).
+        conditions: ``labels`` uint8 (B, K, 4, S, S), ``image`` (B, h, w, c) the reference's latent, ``anchor`` (B, K,
+            h, w, c) the moved reference's latents (if the config has ``anchor``), ``image_labels`` uint8 (B, S, S),
+            ``has_image`` bool (B,), ``text`` int32 (B, L), ``text_mask`` bool (B, L) (all False: no text), ``given``
+            (B, K, h, w, c) and ``given_mask`` float (B, K, 1, 1, 1) broadcast to (B, K, h, w, 1).
         estimate: an earlier estimate of x0 (self-conditioning).
     """
     conditions = dict(conditions)
@@ -314,9 +318,9 @@ def training_loss(
 
     Args:
         config, params: the model.
-        batch: ``latents`` (B, K, h, w, c), ``labels``, ``image``, ``image_labels``, ``text``, ``text_mask`` as in
-            ``predict_velocity``, ``steps`` int32 (B,) how many of the K latents exist, ``first`` bool (B,) whether the
-            window is a clip's first.
+        batch: ``latents`` (B, K, h, w, c), ``labels``, ``image``, ``anchor``, ``image_labels``, ``text``, ``text_mask``
+            as in ``predict_velocity``, ``steps`` int32 (B,) how many of the K latents exist, ``first`` bool (B,)
+            whether the window is a clip's first.
         key: of the noise, the time steps, how many latents are given, and what is left out.
         drop: whether conditions are left out at times.
     """
@@ -340,6 +344,7 @@ def training_loss(
     keep_image = jax.random.uniform(keys[4], (b,)) >= (config.image_dropout if drop else 0.0)
     conditions = {
         **{name: batch[name] for name in ("labels", "image", "image_labels", "text")},
+        **({"anchor": batch["anchor"]} if config.anchor else {}),
         "has_image": keep_image,
         "text_mask": batch["text_mask"] & keep_text[:, None],
         "given": x0,
@@ -398,6 +403,7 @@ def sample_window(
     *,
     steps: int,
     guidance: float = 1.0,
+    temperature: float = 1.0,
 ) -> jax.Array:
     """Makes one window of latents (B, K, h, w, c); the given ones come back as they are.
 
@@ -406,6 +412,7 @@ def sample_window(
         conditions: as ``predict_velocity``.
         key: of the noise.
         steps: DDIM steps.
+        temperature: deviation of the first noise; below 1 samples stay near what the conditions make most likely.
         guidance: 1 for none; v = v0 + guidance * (v1 - v0) with v0 without text and image (the labels and given latents
             stay).
     """
@@ -425,6 +432,6 @@ def sample_window(
         base = predict_velocity(config, params, x, t, dropped, estimate)
         return base + guidance * (v - base)
 
-    x = ddim(config, predict, jax.random.normal(key, shape), steps)
+    x = ddim(config, predict, temperature * jax.random.normal(key, shape), steps)
     mask = conditions["given_mask"]
     return jnp.where(mask > 0, conditions["given"], x)

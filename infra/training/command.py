@@ -1,10 +1,15 @@
 """``archon train NAME``: one training job, resumable by the same command."""
 
 import argparse
+import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from infra.training.jobs import JOBS, PRESETS, TEXT, build_job, parse_overrides
 from models.errors import InputError
+
+if TYPE_CHECKING:
+    from infra.training.loop import TrainResult
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -42,32 +47,68 @@ def run(args: argparse.Namespace) -> dict:
         result = train_text(config, args.dataset, args.workdir)
         print(f"text: {result['vocabulary']} pieces -> {args.workdir}")
         return result
-    job = build_job(
+    if args.dry_run:
+        job = build_job(args.name, preset=args.preset, overrides=overrides, steps=args.steps, seed=args.seed)
+        parts = job if isinstance(job, tuple) else (job,)
+        for part in parts:
+            print(part.config)
+        return {"name": args.name, "config": [repr(part.config) for part in parts]}
+    results = train_named(
         args.name,
         preset=args.preset,
         dataset=args.dataset,
         tokenizers=args.tokenizers,
+        workdir=args.workdir,
         overrides=overrides,
         steps=args.steps,
         seed=args.seed,
+        save_every=args.save_every,
     )
-    if args.dry_run:
-        print(job.config)
-        return {"name": args.name, "steps": job.steps, "config": repr(job.config)}
+    for result in results:
+        print(
+            f"{result.name}: {result.steps} steps, {result.seconds:.0f} s, "
+            f"held-out loss {result.loss_start:.4g} -> {result.loss_end:.4g}, {result.directory}"
+        )
+    parts = [{**dataclasses.asdict(result), "directory": str(result.directory)} for result in results]
+    return parts[0] if len(parts) == 1 else {"name": args.name, "parts": parts}
+
+
+def train_named(
+    name: str,
+    *,
+    preset: str = "tiny",
+    dataset: Path,
+    workdir: Path,
+    tokenizers: Path | None = None,
+    overrides: dict[str, str] | None = None,
+    steps: int | None = None,
+    scale: float = 1.0,
+    seed: int = 0,
+    save_every: int = 200,
+) -> "list[TrainResult]":
+    """Trains a named job, or each of its parts in its own folder of the work directory; arguments as ``build_job``.
+
+    ``scale`` multiplies the preset's steps (and leaves at least one).
+    """
     from infra.training.loop import train
 
-    result = train(job, args.workdir, seed=args.seed, save_every=args.save_every)
-    print(
-        f"{result.name}: {result.steps} steps, {result.seconds:.0f} s, "
-        f"held-out loss {result.loss_start:.4g} -> {result.loss_end:.4g}, {result.directory}"
+    built = build_job(
+        name, preset=preset, dataset=dataset, tokenizers=tokenizers, overrides=overrides, steps=steps, seed=seed
     )
-    return {
-        "name": result.name,
-        "steps": result.steps,
-        "seconds": result.seconds,
-        "loss_start": result.loss_start,
-        "loss_end": result.loss_end,
-        "resumed_from": result.resumed_from,
-        "directory": str(result.directory),
-        "figures": result.figures,
-    }
+    if not isinstance(built, tuple):
+        if scale != 1.0:
+            built = build_job(
+                name,
+                preset=preset,
+                dataset=dataset,
+                tokenizers=tokenizers,
+                overrides=overrides,
+                steps=max(1, round(built.steps * scale)),
+                seed=seed,
+            )
+        return [train(built, workdir, seed=seed, save_every=save_every)]
+    results = []
+    for part in built:
+        job = part.make(Path(workdir), max(1, round(part.config.steps * scale)))
+        results.append(train(job, Path(workdir) / part.name, seed=seed, save_every=save_every))
+    return results

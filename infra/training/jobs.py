@@ -4,6 +4,8 @@ import dataclasses
 import importlib
 import types
 import typing
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,21 @@ TOKENIZERS = ("text", "speech", "image", "semantic", "shape", "expression", "pos
 PRESETS = ("tiny", "paper")
 
 
+@dataclass(frozen=True)
+class Part:
+    """One of the jobs that a name stands for, trained one after the other in folders of the work directory.
+
+    Attributes:
+        name: of the part and of its folder.
+        config: what ``make``'s job is configured by.
+        make: (work directory of the whole, steps) -> the job; it may read what the parts before it left there.
+    """
+
+    name: str
+    config: Any
+    make: Callable[[Path, int], "Job"]
+
+
 def build_job(
     name: str,
     *,
@@ -37,8 +54,8 @@ def build_job(
     overrides: dict[str, str] | None = None,
     steps: int | None = None,
     seed: int = 0,
-) -> "Job":
-    """Builds the named job.
+) -> "Job | tuple[Part, ...]":
+    """Builds the named job, or the parts that it consists of.
 
     Args:
         name: a key of ``JOBS``.

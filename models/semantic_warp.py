@@ -1,0 +1,134 @@
+"""Moves a reference image to where another label map has its face: the start from which a small video decoder works.
+
+Label maps of two frames give points that can be found in both (middle and extent of the face, the brows, the eyes, the
+nose, the mouth and its opening). A thin-plate spline through the points' displacements, at rest on the image's border,
+moves the pixels. It is geometry without parameters: it turns and shifts the head, opens eyes and lips, and invents
+nothing (no teeth).
+"""
+
+import numpy as np
+
+from models.labels import LABEL_INDEX
+
+_GROUPS = {
+    "face": ("face", "brows", "lashes", "pupil", "iris", "sclera", "lips", "teeth", "tongue", "other-in-mouth", "nose"),
+    "brows": ("brows",),
+    "eyes": ("lashes", "pupil", "iris", "sclera"),
+    "iris": ("pupil", "iris"),
+    "nose": ("nose",),
+    "mouth": ("lips", "teeth", "tongue", "other-in-mouth"),
+    "opening": ("teeth", "tongue", "other-in-mouth"),
+}
+_MASKS = {name: np.isin(np.arange(256), [LABEL_INDEX[label] for label in labels]) for name, labels in _GROUPS.items()}
+_LEAST = 6 / 128**2  # share of the picture under which a region is not looked at
+_TAILS = 0.03  # share of a region's pixels beyond each of its extents
+_CELLS = 25  # the spline is evaluated on a grid of this side
+_SMOOTHING = 1e-3
+_BORDER = np.array(
+    [(x, y) for x in np.linspace(0, 1, 5) for y in np.linspace(0, 1, 5) if {x, y} & {0.0, 1.0} and y < 1]
+)
+_AXIS = np.linspace(0, 1, _CELLS)
+_PLACES = np.stack(np.meshgrid(_AXIS, _AXIS), -1).reshape(-1, 2)
+
+
+def control_points(labels: np.ndarray) -> np.ndarray:
+    """Returns points of a label map, float64 (P, 2) x, y in 0..1 of the image's side; NaN where a region is not seen.
+
+    Args:
+        labels: uint8 (S, S).
+    """
+    face = _spread(_MASKS["face"][labels])
+    left = (np.arange(labels.shape[1]) + 0.5) / labels.shape[1] < face[0, 0]  # nothing, if there is no face
+    points = [face]
+    for name in ("brows", "eyes", "iris"):
+        region = _MASKS[name][labels]
+        for side in (left, ~left):
+            spread = _spread(region & side[None])
+            points.append(spread if name == "eyes" else spread[:1])
+    points.append(_spread(_MASKS["nose"][labels]))
+    points.append(_spread(_MASKS["mouth"][labels]))
+    points.append(_spread(_MASKS["opening"][labels])[[0, 3, 4]])
+    return np.concatenate(points)
+
+
+def _spread(region: np.ndarray) -> np.ndarray:
+    """Returns the middle, left, right, top and bottom of a region, (5, 2); the extents leave out ``_TAILS``."""
+    columns, rows = region.sum(0), region.sum(1)
+    count = columns.sum()
+    if count <= _LEAST * region.size:
+        return np.full((5, 2), np.nan)
+    centres = (np.arange(len(columns)) + 0.5) / len(columns)
+    x, y = columns @ centres / count, rows @ centres / count
+    left, right = np.interp((_TAILS, 1 - _TAILS), np.cumsum(columns) / count, centres)
+    top, bottom = np.interp((_TAILS, 1 - _TAILS), np.cumsum(rows) / count, centres)
+    return np.array([(x, y), (left, y), (right, y), (x, top), (x, bottom)])
+
+
+def displacement(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Returns a smooth field of displacements from target to source, float64 (_CELLS, _CELLS, 2) in 0..1 of the side.
+
+    Args:
+        source: control points of the image that is moved, (P, 2).
+        target: control points of where it shall go, (P, 2).
+    """
+    seen = np.isfinite(source).all(1) & np.isfinite(target).all(1)
+    at = np.concatenate([target[seen], _BORDER])
+    by = np.concatenate([(source - target)[seen], np.zeros_like(_BORDER)])
+    count = len(at)
+    # Thin-plate spline: a radial part with weights w and an affine part a, and no affine moment in w.
+    system = np.zeros((count + 3, count + 3))
+    system[:count, :count] = _radial(at, at) + _SMOOTHING * np.eye(count)
+    affine = np.concatenate([np.ones((count, 1)), at], axis=1)
+    system[:count, count:], system[count:, :count] = affine, affine.T
+    solution = np.linalg.solve(system, np.concatenate([by, np.zeros((3, 2))]))
+    field = _radial(_PLACES, at) @ solution[:count] + solution[count] + _PLACES @ solution[count + 1 :]
+    return field.reshape(_CELLS, _CELLS, 2)
+
+
+def _radial(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """r^2 log r between all points of a and b."""
+    squared = np.maximum((a**2).sum(1)[:, None] - 2 * a @ b.T + (b**2).sum(1), 1e-12)
+    return 0.5 * squared * np.log(squared)
+
+
+def warp(image: np.ndarray, image_labels: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Moves an image to every frame of a semantic video.
+
+    Args:
+        image: uint8 (N, N, 3).
+        image_labels: its segmentation, uint8 (S, S).
+        labels: uint8 (T, S, S).
+
+    Returns:
+        uint8 (T, N, N, 3).
+    """
+    size = image.shape[0]
+    source = control_points(image_labels)
+    pixels = image.astype(np.float32)
+    centres = (np.arange(size, dtype=np.float32) + 0.5) / size
+    spread = _linear_weights(centres)  # (N, _CELLS): the coarse field at every pixel
+    out = np.empty((len(labels), *image.shape), np.uint8)
+    for t, frame in enumerate(labels):
+        field = displacement(source, control_points(frame)).astype(np.float32)
+        fine = np.einsum("ni,ijc,mj->nmc", spread, field, spread, optimize=True)
+        x = (fine[..., 0] + centres[None]) * size - 0.5
+        y = (fine[..., 1] + centres[:, None]) * size - 0.5
+        out[t] = np.rint(_bilinear(pixels, x, y))
+    return out
+
+
+def _linear_weights(centres: np.ndarray) -> np.ndarray:
+    return np.maximum(0, 1 - np.abs(centres[:, None] * (_CELLS - 1) - np.arange(_CELLS))).astype(np.float32)
+
+
+def _bilinear(pixels: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Samples (N, N, 3) at x, y (each (N, N), in pixels); places outside take the nearest border pixel."""
+    last = pixels.shape[0] - 1
+    x, y = np.clip(x, 0, last), np.clip(y, 0, last)
+    x0, y0 = np.minimum(x.astype(np.int32), last - 1), np.minimum(y.astype(np.int32), last - 1)
+    fx, fy = (x - x0)[..., None], (y - y0)[..., None]
+    flat, at = pixels.reshape(-1, 3), y0 * pixels.shape[1] + x0
+    upper = flat[at] * (1 - fx) + flat[at + 1] * fx
+    below = at + pixels.shape[1]
+    lower = flat[below] * (1 - fx) + flat[below + 1] * fx
+    return upper * (1 - fy) + lower * fy
