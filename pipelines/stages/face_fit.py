@@ -29,7 +29,7 @@ _PAIRS = ((37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65))
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Weights of the fit. Residuals are in units of ``sigma`` x face size, so that crops of any scale are fitted alike."""
+    """Weights of the fit. Residuals are in units of ``sigma`` x face size, so that any crop is fitted alike."""
 
     sigma: float = 0.01
     robust: float = 3.0
@@ -48,7 +48,7 @@ class FitConfig:
     damping: float = 1e-3
     pose_steps: int = 6
     steps: int = 14
-    bucket: int = 64
+    bucket: int = 128
 
 
 @dataclass(frozen=True)

@@ -21,25 +21,27 @@ _IRIS_RADIUS, _PUPIL_RADIUS = 0.20, 0.075
 
 @dataclass(frozen=True)
 class FacePixels:
-    """One frame prepared for the parts: rgb uint8 (H, W, 3), light float32 (H, W) in 0..255, saturation and redness
-    float32 in 0..1.
-    """
+    """The window of a frame around the face: light float32 (H, W) in 0..255, saturation and redness float32 in 0..1."""
 
-    rgb: np.ndarray
     light: np.ndarray
     saturation: np.ndarray
     redness: np.ndarray
 
 
-def face_pixels(rgb: np.ndarray) -> FacePixels:
-    """Measures light, saturation and redness (how far red stands above green and blue) of each pixel."""
+def light_of(rgb: np.ndarray) -> np.ndarray:
+    """Returns the light (luma) of pixels: uint8 (H, W, 3) -> float32 (H, W) in 0..255."""
     import cv2
 
-    light = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    top, bottom = rgb.max(-1).astype(np.float32), rgb.min(-1).astype(np.float32)
-    saturation = (top - bottom) / np.maximum(top, 8)
-    others = np.maximum(rgb[..., 1], rgb[..., 2]).astype(np.float32)
-    return FacePixels(rgb, light, saturation, (rgb[..., 0] - others) / np.maximum(top, 8))
+    return cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY).astype(np.float32)
+
+
+def face_pixels(rgb: np.ndarray) -> FacePixels:
+    """Measures light, saturation and redness (how far red stands above green and blue) of each pixel."""
+    red, green, blue = np.moveaxis(rgb, -1, 0).astype(np.float32)
+    others = np.maximum(green, blue)
+    top = np.maximum(np.maximum(red, others), 8)
+    bottom = np.minimum(np.minimum(red, green), blue)
+    return FacePixels(light_of(rgb), (top - bottom) / top, (red - others) / top)
 
 
 def fixed_point(points: np.ndarray) -> np.ndarray:
@@ -65,11 +67,12 @@ def stroke(shape: tuple[int, int], points: np.ndarray, width: float) -> np.ndarr
     return mask.astype(bool)
 
 
-def paint_parts(labels: np.ndarray, pixels: FacePixels, landmarks: np.ndarray, skin_light: float) -> None:
+def paint_parts(labels: np.ndarray, frame: np.ndarray, landmarks: np.ndarray, skin_light: float) -> None:
     """Paints nose, nostrils, brows, lips, mouth and eyes over the labels of one frame, in place.
 
     Args:
         labels: uint8 (H, W), face and hair already there.
+        frame: uint8 (H, W, 3), RGB.
         landmarks: float32 (68, 2).
         skin_light: the light of this clip's facial skin, 0..255.
     """
@@ -81,7 +84,7 @@ def paint_parts(labels: np.ndarray, pixels: FacePixels, landmarks: np.ndarray, s
     labels, landmarks = labels[window], landmarks - low
     if labels.size == 0:
         return
-    pixels = FacePixels(pixels.rgb[window], pixels.light[window], pixels.saturation[window], pixels.redness[window])
+    pixels = face_pixels(frame[window])
     _paint_nose(labels, pixels, landmarks, unit, skin_light)
     _paint_brows(labels, pixels, landmarks, unit)
     _paint_mouth(labels, pixels, landmarks, unit, skin_light)
@@ -165,8 +168,8 @@ def _paint_mouth(labels, pixels, landmarks, unit, skin_light) -> None:
     # Tongue: red like the lips, lit, and in the lower part of the opening.
     middle = (landmarks[61:64].mean(0) + landmarks[65:68].mean(0)) / 2
     down = landmarks[65:68].mean(0) - landmarks[61:64].mean(0)
-    rows, columns = np.mgrid[: labels.shape[0], : labels.shape[1]]
-    lower = (columns + 0.5 - middle[0]) * down[0] + (rows + 0.5 - middle[1]) * down[1] > -0.1 * (down @ down)
+    x, y = np.arange(labels.shape[1]) + 0.5 - middle[0], np.arange(labels.shape[0]) + 0.5 - middle[1]
+    lower = x[None] * down[0] + y[:, None] * down[1] > -0.1 * (down @ down)
     tongue = inside & lower & ~teeth & (light > max(0.5 * lip_light, 0.28 * skin_light)) & (redness > 0.5 * lip_redness)
     labels[teeth] = LABEL_INDEX["teeth"]
     labels[tongue] = LABEL_INDEX["tongue"]
@@ -197,21 +200,17 @@ def iris_centre(pixels: FacePixels, eye: np.ndarray) -> tuple[np.ndarray, float]
     values = light[inside]
     dark = np.clip(np.percentile(values, 70) - light, 0, None) ** 2 * inside
     radius = _IRIS_RADIUS * length
-    rows, columns = np.mgrid[: light.shape[0], : light.shape[1]]
-    # A disc is slid along the opening: where does it cover the most darkness per pixel that the lids leave visible?
+    # A disc is slid over the opening: where does it cover the most darkness per pixel that the lids leave visible?
     axis = (eye[3] - eye[0]) / length
-    centre_line = eye.mean(0) - low
-    best, best_score = None, -1.0
-    for along in np.linspace(-0.28, 0.28, 15) * length:
-        for across in (-0.12 * opening, 0.0, 0.12 * opening):
-            centre = centre_line + along * axis + across * np.array([-axis[1], axis[0]])
-            disc = (columns + 0.5 - centre[0]) ** 2 + (rows + 0.5 - centre[1]) ** 2 < radius**2
-            score = float(
-                (dark * disc).sum() / max((inside & disc).sum(), 1) - 0.2 * (dark * ~disc).sum() / len(values)
-            )
-            if score > best_score:
-                best, best_score = centre, score
-    return (best + low, radius) if best is not None else None
+    along, across = np.meshgrid(np.linspace(-0.28, 0.28, 15) * length, np.array([-0.12, 0, 0.12]) * opening)
+    centres = eye.mean(0) - low + along.reshape(-1, 1) * axis + across.reshape(-1, 1) * np.array([-axis[1], axis[0]])
+    x = np.arange(light.shape[1]) + 0.5 - centres[:, :1]
+    y = np.arange(light.shape[0]) + 0.5 - centres[:, 1:]
+    discs = (x[:, None, :] ** 2 + y[:, :, None] ** 2 < radius**2).reshape(len(centres), -1).astype(np.float32)
+    covered = discs @ dark.ravel()
+    visible = np.maximum(discs @ inside.ravel().astype(np.float32), 1)
+    score = covered / visible - 0.2 * (dark.sum() - covered) / len(values)
+    return centres[score.argmax()] + low, radius
 
 
 def _paint_eye(labels, pixels, eye) -> None:
@@ -223,8 +222,8 @@ def _paint_eye(labels, pixels, eye) -> None:
     if found is not None:
         centre, radius = found
         labels[opened] = LABEL_INDEX["sclera"]
-        rows, columns = np.mgrid[: labels.shape[0], : labels.shape[1]]
-        distance = np.hypot(columns + 0.5 - centre[0], rows + 0.5 - centre[1])
+        x, y = np.arange(labels.shape[1]) + 0.5 - centre[0], np.arange(labels.shape[0]) + 0.5 - centre[1]
+        distance = np.hypot(x[None], y[:, None])
         labels[opened & (distance < radius)] = LABEL_INDEX["iris"]
         labels[opened & (distance < max(_PUPIL_RADIUS * length, 0.8))] = LABEL_INDEX["pupil"]
         lid = eye[:4]

@@ -23,24 +23,25 @@ class Mixture:
         return _log_sum(self.component_log_density(points))
 
     def component_log_density(self, points: np.ndarray) -> np.ndarray:
-        """Returns log(weight x density) of each component: (N, D) -> (N, K)."""
+        """Returns log(weight x density) of each component: (N, D) -> (K, N)."""
         count, size = self.means.shape
-        # One matrix product for all components.
-        whitened = points @ self.whiteners.transpose(2, 0, 1).reshape(size, count * size)
-        whitened -= np.einsum("kde,ke->kd", self.whiteners, self.means).reshape(-1)
-        squared = (whitened * whitened).reshape(len(points), count, size).sum(-1)
+        # One matrix product for all components; components and dimensions first, because numpy sums those fast.
+        whitened = self.whiteners.reshape(count * size, size) @ np.ascontiguousarray(points.T)
+        whitened -= np.einsum("kde,ke->kd", self.whiteners, self.means).reshape(-1, 1)
+        squared = np.square(whitened, out=whitened).reshape(count, size, -1).sum(1)
         log_determinant = np.log(np.abs(np.einsum("kdd->kd", self.whiteners))).sum(1)
         constant = self.log_weights + log_determinant - 0.5 * size * np.log(2 * np.pi)
-        return (constant - 0.5 * squared).astype(np.float32)
+        return constant[:, None].astype(np.float32) - np.float32(0.5) * squared
 
 
 def _log_sum(values: np.ndarray) -> np.ndarray:
-    top = values.max(-1)
-    return top + np.log(np.exp(values - top[..., None]).sum(-1))
+    """Log of the sum of exponentials over the first axis."""
+    top = values.max(0)
+    return top + np.log(np.exp(values - top).sum(0))
 
 
 def nowhere(size: int) -> Mixture:
-    """Returns the mixture of a class that has no points: far from everything that can be seen, in ``size`` dimensions."""
+    """Returns the mixture of a class without points: far from all that can be seen, in ``size`` dimensions."""
     return Mixture(
         np.zeros(1, np.float32), np.full((1, size), 1e3, np.float32), np.eye(size, dtype=np.float32)[None] / 30
     )
@@ -63,14 +64,14 @@ def fit_mixture(
     if start is None:
         centres = _spread_points(points, weights, components, floor)
         scale = 1 / np.sqrt(floor)
-        nearest = ((points[:, None] * scale - centres[None] * scale) ** 2).sum(-1).argmin(1)
-        share = np.eye(len(centres), dtype=np.float32)[nearest]
-        start = _maximise(points, weights[:, None] * share, floor)
+        nearest = np.stack([((points - centre) ** 2 @ scale**2) for centre in centres]).argmin(0)
+        share = np.eye(len(centres), dtype=np.float32)[:, nearest]
+        start = _maximise(points, weights * share, floor)
     mixture = start
     for _ in range(iterations):
         log_density = mixture.component_log_density(points)
-        share = np.exp(log_density - _log_sum(log_density)[:, None])
-        mixture = _maximise(points, weights[:, None] * share, floor)
+        share = np.exp(log_density - _log_sum(log_density))
+        mixture = _maximise(points, weights * share, floor)
     return mixture
 
 
@@ -88,13 +89,14 @@ def _spread_points(points: np.ndarray, weights: np.ndarray, count: int, floor: n
 
 
 def _maximise(points: np.ndarray, share: np.ndarray, floor: np.ndarray) -> Mixture:
-    total = share.sum(0) + 1e-6
-    means = share.T @ points / total[:, None]
+    """The mixture of points (N, D) that belong to components by share (K, N)."""
+    total = share.sum(1) + 1e-6
+    means = share @ points / total[:, None]
     size = points.shape[1]
     covariances = np.empty((len(total), size, size))
     for k in range(len(total)):
         centred = points - means[k]
-        covariances[k] = (centred * share[:, k : k + 1]).T @ centred / total[k] + np.diag(floor)
+        covariances[k] = (centred.T * share[k]) @ centred / total[k] + np.diag(floor)
     # The inverse of the Cholesky factor whitens, and is triangular: its diagonal gives the determinant.
     whiteners = np.linalg.inv(np.linalg.cholesky(covariances))
     log_weights = np.log(total / total.sum())

@@ -20,25 +20,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.face.camera import project
-from models.face.model import FaceModel, deform
+from models.face.model import FaceModel
 from models.labels import LABEL_INDEX
 from pipelines.stages.face_fit import FaceFit
-from pipelines.stages.face_parts import FacePixels, face_pixels, paint_parts, polygon, stroke
+from pipelines.stages.face_parts import light_of, paint_parts, polygon
+from pipelines.stages.head_regions import (
+    BACKGROUND,
+    CLOTHES,
+    HAIR,
+    SKIN,
+    HeadFrame,
+    beside_the_face,
+    head_frames,
+    log_prior,
+    sure_places,
+)
 from pipelines.stages.mixtures import Mixture, fit_mixture, nowhere
 
 BACKEND = "geometry"
 
-BACKGROUND, SKIN, HAIR, CLOTHES = range(4)
 _COMPONENTS = (12, 4, 4, 5)
 # A class with fewer sample pixels than this is not in the clip.
 _TOO_FEW = 40
-
-# A skull as an ellipsoid in the face model's axes: centre and semi-axes in metres (an adult head is about 15.5 cm wide,
-# 23 high, 19 deep).
-_SKULL_CENTRE = np.array([0.0, 0.015, -0.005])
-_SKULL_AXES = np.array([0.079, 0.117, 0.097])
-_FOREHEAD = np.array([0.0, 0.035, -0.012], np.float32)
 
 
 @dataclass(frozen=True)
@@ -60,120 +63,6 @@ class SegmentConfig:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class HeadFrame:
-    """The head's own coordinates in a frame: origin the nasion, unit the distance from nasion to chin, ``up`` along the
-    face.
-
-    ``outline`` is the face's contour (jaw and forehead), ``skull`` the silhouette of the head without hair, ``ears`` up
-    to two hulls.
-    """
-
-    origin: np.ndarray
-    unit: float
-    up: np.ndarray
-    outline: np.ndarray
-    skull: np.ndarray
-    ears: tuple[np.ndarray, ...]
-
-    def coordinates(self, size: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
-        """Returns right and up of each pixel of a size x size picture, ``scale`` crop pixels apart, in face units."""
-        grid = (np.arange(size, dtype=np.float32) + 0.5) * scale
-        x, y = grid[None, :] - self.origin[0], grid[:, None] - self.origin[1]
-        right = -self.up[1] * x + self.up[0] * y
-        return right / self.unit, (self.up[0] * x + self.up[1] * y) / self.unit
-
-
-def head_frames(landmarks: np.ndarray, fit: FaceFit, model: FaceModel) -> list[HeadFrame]:
-    """Places the head in every frame: landmarks (T, 68, 2) and their fit -> T head frames."""
-    import cv2
-
-    steps = 40
-    angle = np.linspace(0, np.pi, steps // 2 + 2)[1:-1]
-    around = np.linspace(0, 2 * np.pi, steps, endpoint=False)
-    sphere = np.stack(
-        [
-            (np.sin(angle)[:, None] * np.cos(around)).ravel(),
-            np.repeat(np.cos(angle), steps),
-            (np.sin(angle)[:, None] * np.sin(around)).ravel(),
-        ],
-        1,
-    )
-    neutral = deform(model, fit.shape, np.zeros(model.num_expression, np.float32))
-    stretch = np.array([1.0, 1.0, 1.0])
-    face = neutral[model.landmarks68]
-    # The skull is as wide as the fitted face says: from temple to temple, and as high as from chin to nasion.
-    stretch[0] = np.clip(np.abs(face[16, 0] - face[0, 0]) / 0.140, 0.85, 1.2)
-    stretch[1] = np.clip((face[27, 1] - face[8, 1]) / 0.112, 0.85, 1.2)
-    skull = (sphere * _SKULL_AXES * stretch + _SKULL_CENTRE).astype(np.float32)
-    ear_points = neutral[model.labels == LABEL_INDEX["ears"]]
-    ears = [part for part in (ear_points[ear_points[:, 0] < 0], ear_points[ear_points[:, 0] > 0]) if len(part) >= 3]
-    skulls = project(skull, fit.pose, fit.camera)
-    # The face's outline ends half-way up the forehead, which slopes back: above, colours tell skin from hair.
-    brow = face[17:27].astype(np.float32)
-    foreheads = project(brow + _FOREHEAD, fit.pose, fit.camera) - project(brow, fit.pose, fit.camera)
-    ear_pixels = [project(part, fit.pose, fit.camera) for part in ears]
-    frames = []
-    for t, points in enumerate(landmarks):
-        nasion, chin = points[27], points[8]
-        unit = max(float(np.linalg.norm(nasion - chin)), 1.0)
-        up = (nasion - chin) / unit
-        brows = points[17:27] + foreheads[t]
-        temples = np.stack([points[0] + up * 0.25 * unit, points[16] + up * 0.25 * unit])
-        outline = cv2.convexHull(np.concatenate([points[:17], brows, temples]).astype(np.float32))[:, 0]
-        hull = cv2.convexHull(skulls[t].astype(np.float32))[:, 0]
-        hulls = tuple(cv2.convexHull(part[t].astype(np.float32))[:, 0] for part in ear_pixels)
-        frames.append(HeadFrame(nasion, unit, up, outline, hull, hulls))
-    return frames
-
-
-def log_prior(head: HeadFrame, size: int, scale: float, hair: float = 1.0, length: float = 1.0) -> np.ndarray:
-    """Where the four classes can be, by geometry: float32 (size, size, 4), log of weights that add up to one.
-
-    Args:
-        hair: 1 if the clip shows hair, 0 if the crown is bare. length: 1 if hair falls beside the face, 0 if it is
-            short.
-    """
-    import cv2
-
-    right, up = head.coordinates(size, scale)
-    side = np.abs(right)
-    shape = (size, size)
-    face = polygon(shape, head.outline / scale)
-    skull = polygon(shape, head.skull / scale) | face
-    outside = cv2.distanceTransform((~skull).astype(np.uint8), cv2.DIST_L2, 3) * scale / head.unit
-    inside = cv2.distanceTransform(skull.astype(np.uint8), cv2.DIST_L2, 3) * scale / head.unit
-
-    def ramp(values, low, high):
-        return np.clip((values - low) / (high - low), 0, 1)
-
-    weights = np.empty((size, size, 4), np.float32)
-    below = ramp(-up, 0.9, 1.9)  # 0 at the chin, 1 well under it
-    neck = ramp(-up, 0.6, 0.95) * (1 - ramp(-up, 1.6, 2.3)) * (1 - ramp(side, 0.5, 0.95))
-    chest = ramp(-up, 1.1, 1.7) * (1 - ramp(side, 1.2, 2.2))
-    ear = (1 - ramp(outside, 0.0, 0.22)) * (1 - ramp(up, 0.2, 0.5)) * (1 - ramp(-up, 0.75, 1.0))
-    forehead = skull * (1 - ramp(up, 0.35, 1.0)) * 0.5
-    weights[..., SKIN] = np.maximum.reduce([0.95 * face, 0.8 * neck, 0.5 * chest, 0.35 * ear, forehead])
-    weights[..., SKIN] = np.maximum(weights[..., SKIN], 0.12 * skull)
-    near = np.exp(-((outside / np.where(up > 0.3, 0.22, 0.38)) ** 2)) * ~skull
-    # Hair that falls past the jaw does so beside the neck.
-    falling = np.exp(-((outside / 0.6) ** 2)) * ramp(-up, -0.4, 0.2) * (1 - ramp(-up, 2.0, 3.2)) * ~face
-    falling *= np.where(up < -0.7, ramp(side, 0.25, 0.6), 1)
-    beside = near * np.where(up < -0.7, ramp(side, 0.25, 0.6), 1)
-    crown = skull * ramp(up, 0.25, 0.75) * ~face
-    scalp = 0.5 * (skull & ~face & (up > -0.2))
-    weights[..., HAIR] = np.maximum.reduce([0.9 * crown, 0.45 * beside, 0.35 * falling * length, scalp, 0.03 * face])
-    weights[..., HAIR] *= np.where(up < -0.5, 0.1 + 0.9 * length, 1)
-    weights[..., CLOTHES] = np.maximum(
-        0.75 * below * (1 - ramp(side, 1.6, 3.6) * (1 - ramp(-up, 1.6, 2.6))), 0.15 * neck
-    )
-    weights[..., BACKGROUND] = np.where(skull, 0.25 * np.exp(-inside / 0.06), 0.25 + 0.75 * ramp(outside, 0.0, 0.7))
-    weights[..., BACKGROUND] *= 1 - 0.7 * below * (1 - ramp(side, 0.7, 2.0))
-    weights = np.maximum(weights, (2e-3, 3e-3, 2e-3, 2e-3))
-    weights[..., HAIR] *= 0.02 + 0.98 * hair
-    return np.log(weights / weights.sum(-1, keepdims=True))
-
-
 def _places(size: int, config: SegmentConfig) -> np.ndarray:
     """Where each pixel is in the picture, in units in which a mixture can weigh it against colour: float32 (N, 2)."""
     grid = config.place_scale * ((np.arange(size, dtype=np.float32) + 0.5) / size - 0.5)
@@ -185,8 +74,8 @@ class ColourModels:
     """What the four classes look like in one clip.
 
     background: a mixture over colour and place (5 dimensions). table: float32 (64, 64, 64, 3), the log densities of
-        skin, hair and clothes for Lab colours. has_hair: whether any pixel of the crown has another colour than the
-        face.
+        skin, hair and clothes for Lab colours. hair: 1 if the crown has
+        another colour than the face, else 0. length: 1 if hair falls beside the face, 0 if it is short.
     """
 
     background: Mixture
@@ -195,12 +84,12 @@ class ColourModels:
     length: float
 
     def log_likelihood(self, colours: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """Returns log densities float32 (N, 4) of pixels: Lab uint8 (N, 3), places (N, 2)."""
+        """Returns log densities float32 (4, N) of pixels: Lab uint8 (N, 3), places (N, 2)."""
         points = np.concatenate([colours.astype(np.float32), places], 1)
         light, a, b = _table_index(colours)
-        out = np.empty((len(colours), 4), np.float32)
-        out[:, 0] = self.background.log_density(points)
-        out[:, 1:] = self.table[light, a, b]
+        out = np.empty((4, len(colours)), np.float32)
+        out[0] = self.background.log_density(points)
+        out[1:] = self.table[light, a, b].T
         return out
 
 
@@ -228,14 +117,14 @@ def learn_colours(
         pixels = rng.choice(size**2, min(config.sample_pixels, size**2), replace=False)
         colours.append(small[t].reshape(-1, 3)[pixels])
         places.append(all_places[pixels])
-        sure.append(_sure_places(heads[t], landmarks[t], size, scale).reshape(-1, 4)[pixels])
+        sure.append(sure_places(heads[t], landmarks[t], size, scale).reshape(4, -1)[:, pixels])
         samples.append((heads[t], pixels))
-    colours, places, sure = (np.concatenate(part) for part in (colours, places, sure))
-    sides = np.concatenate([_beside_the_face(head, size, scale).ravel()[pixels] for head, pixels in samples])
+    colours, places, sure = np.concatenate(colours), np.concatenate(places), np.concatenate(sure, 1)
+    sides = np.concatenate([beside_the_face(head, size, scale).ravel()[pixels] for head, pixels in samples])
 
     def prior_of(hair, length):
-        maps = (log_prior(head, size, scale, hair, length).reshape(-1, 4)[pixels] for head, pixels in samples)
-        return np.concatenate(list(maps))
+        maps = (log_prior(head, size, hair, length).reshape(4, -1)[:, pixels] for head, pixels in samples)
+        return np.concatenate(list(maps), 1)
 
     lab = colours.astype(np.float32)
     points = (np.concatenate([lab, places], 1), lab, lab, lab)
@@ -248,80 +137,39 @@ def learn_colours(
         return fit_mixture(points[k], share, _COMPONENTS[k], iterations, floors[k], start)
 
     # Skin first: the inner face is nothing else. What looks like it is then no sure hair and no sure cloth.
-    skin = fit(SKIN, sure[:, SKIN], 6)
+    skin = fit(SKIN, sure[SKIN], 6)
     likeness = skin.log_density(lab)
-    typical = likeness > np.percentile(likeness[sure[:, SKIN] > 0], 3)
-    crown = sure[:, HAIR] > 0
+    typical = likeness > np.percentile(likeness[sure[SKIN] > 0], 3)
+    crown = sure[HAIR] > 0
     hair = float(crown.any() and (crown & ~typical).sum() > 0.15 * crown.sum())
     length = 0.5
     for k in (HAIR, CLOTHES):
-        other = sure[:, k] * ~typical
-        sure[:, k] = other if other.sum() > _TOO_FEW else sure[:, k]
+        other = sure[k] * ~typical
+        sure[k] = other if other.sum() > _TOO_FEW else sure[k]
     mixtures = [
-        fit(BACKGROUND, sure[:, BACKGROUND], 6),
+        fit(BACKGROUND, sure[BACKGROUND], 6),
         skin,
-        fit(HAIR, sure[:, HAIR], 6),
-        fit(CLOTHES, sure[:, CLOTHES], 6),
+        fit(HAIR, sure[HAIR], 6),
+        fit(CLOTHES, sure[CLOTHES], 6),
     ]
     for _ in range(config.rounds):
         prior = prior_of(hair, length)
-        likelihood = np.stack([m.log_density(p) for m, p in zip(mixtures, points, strict=True)], -1)
-        likelihood[:, 0] += config.place_evidence
+        likelihood = np.stack([m.log_density(p) for m, p in zip(mixtures, points, strict=True)])
+        likelihood[BACKGROUND] += config.place_evidence
         share = _posterior(prior, likelihood, config)
         # Long hair shows beside the cheeks before it falls past the jaw; the longer side counts.
-        seen = [share[sides == side, HAIR].mean() if (sides == side).sum() > 20 else 0.0 for side in (1, 2)]
+        seen = [share[HAIR, sides == side].mean() if (sides == side).sum() > 20 else 0.0 for side in (1, 2)]
         length = float(np.clip((max(seen) - 0.25) / 0.35, 0, 1))
         # Undecided pixels teach nothing.
         share = np.where(share > 0.8, share, 0) + 0.2 * sure
-        mixtures = [fit(k, share[:, k], 2, mixtures[k]) for k in range(4)]
+        mixtures = [fit(k, share[k], 2, mixtures[k]) for k in range(4)]
     return ColourModels(mixtures[0], _table(mixtures[1:]), hair, length)
-
-
-def _beside_the_face(head: HeadFrame, size: int, scale: float) -> np.ndarray:
-    """The strips next to the cheeks, where only long hair is: uint8 (size, size), 1 left, 2 right in the image, else 0."""
-    import cv2
-
-    right, up = head.coordinates(size, scale)
-    head_mask = polygon((size, size), head.skull / scale) | polygon((size, size), head.outline / scale)
-    for ear in head.ears:
-        head_mask |= polygon((size, size), ear / scale)
-    outside = cv2.distanceTransform((~head_mask).astype(np.uint8), cv2.DIST_L2, 3) * scale / head.unit
-    strip = (outside > 0.06) & (outside < 0.22) & (up > -0.75) & (up < -0.1)
-    return np.where(strip, np.where(right < 0, 1, 2), 0).astype(np.uint8)
-
-
-def _sure_places(head: HeadFrame, landmarks: np.ndarray, size: int, scale: float) -> np.ndarray:
-    """Pixels that geometry alone makes (almost) sure of: float32 (size, size, 4) of weights 0 or 1."""
-    import cv2
-
-    shape = (size, size)
-    right, up = head.coordinates(size, scale)
-    side = np.abs(right)
-    sure = np.zeros((size, size, 4), np.float32)
-    skull = polygon(shape, head.skull / scale)
-    face = polygon(shape, head.outline / scale)
-    inner = landmarks.mean(0) + 0.85 * (landmarks[:27] - landmarks.mean(0))
-    skin = polygon(shape, cv2.convexHull(inner.astype(np.float32))[:, 0] / scale)
-    # Beards grow below the nose.
-    skin &= up > np.dot(landmarks[33] - head.origin, head.up) / head.unit
-    for part in (landmarks[36:42], landmarks[42:48]):
-        centre = part.mean(0)
-        skin &= ~polygon(shape, cv2.convexHull((centre + 1.5 * (part - centre)).astype(np.float32))[:, 0] / scale)
-    for brow in (landmarks[17:22], landmarks[22:27]):
-        skin &= ~stroke(shape, brow / scale, 0.16 * head.unit / scale)
-    sure[..., SKIN] = skin
-    sure[..., HAIR] = skull & ~face & (up > 0.62)
-    outside = cv2.distanceTransform((~(skull | face)).astype(np.uint8), cv2.DIST_L2, 3) * scale / head.unit
-    sure[..., BACKGROUND] = (outside > 0.55) & ((up > -0.7) | ((side > 2.2) & (up > -1.5)))
-    bottom = np.arange(size)[:, None] >= 0.93 * size
-    sure[..., CLOTHES] = ((up < -1.75) | (bottom & (up < -1.2))) & (side < 1.3)
-    return sure
 
 
 def _posterior(prior: np.ndarray, likelihood: np.ndarray, config: SegmentConfig) -> np.ndarray:
     values = config.prior_power * prior + config.colour_power * likelihood
-    values = np.exp(values - values.max(-1, keepdims=True))
-    return values / values.sum(-1, keepdims=True)
+    values = np.exp(values - values.max(0))
+    return values / values.sum(0)
 
 
 def posteriors(frames: np.ndarray, heads: list[HeadFrame], landmarks: np.ndarray, config: SegmentConfig) -> np.ndarray:
@@ -337,10 +185,10 @@ def posteriors(frames: np.ndarray, heads: list[HeadFrame], landmarks: np.ndarray
     places = _places(size, config)
     out = np.empty((len(frames), size, size, 4), np.float32)
     for t, head in enumerate(heads):
-        likelihood = models.log_likelihood(small[t].reshape(-1, 3), places).reshape(size, size, 4)
-        likelihood[..., BACKGROUND] += config.place_evidence
-        prior = log_prior(head, size, 256 / size, models.hair, models.length)
-        share = _posterior(prior, likelihood, config).astype(np.float32)
+        likelihood = models.log_likelihood(small[t].reshape(-1, 3), places).reshape(4, size, size)
+        likelihood[BACKGROUND] += config.place_evidence
+        prior = log_prior(head, size, models.hair, models.length)
+        share = np.ascontiguousarray(_posterior(prior, likelihood, config).transpose(1, 2, 0), np.float32)
         guide = rgb[t].astype(np.float32) / 255
         out[t] = cv2.ximgproc.guidedFilter(guide, share, config.filter_radius, config.filter_smoothness)
     # In time: a quarter of each neighbour, so that noise does not flicker and motion hardly smears.
@@ -349,7 +197,7 @@ def posteriors(frames: np.ndarray, heads: list[HeadFrame], landmarks: np.ndarray
 
 
 def _tidy(share: np.ndarray, head: HeadFrame, scale: float) -> np.ndarray:
-    """Gives loose islands to what surrounds them: the person is one piece that holds the face, holes in it are filled."""
+    """Gives islands to what surrounds them: the person is one piece that holds the face, its holes are filled."""
     import cv2
 
     classes = share.argmax(-1)
@@ -384,7 +232,7 @@ def _tidy(share: np.ndarray, head: HeadFrame, scale: float) -> np.ndarray:
 
 
 def _split_skin(labels: np.ndarray, skin: np.ndarray, head: HeadFrame) -> None:
-    """Names skin: inside the outline or above the brows it is face, beside it at the ears' height ears, below it neck."""
+    """Names skin: inside the outline or above the brows face, beside it at the ears' height ears, below neck."""
     right, up = head.coordinates(labels.shape[0], 256 / labels.shape[0])
     face = polygon(labels.shape, head.outline)
     ears = np.zeros(labels.shape, bool)
@@ -419,8 +267,7 @@ def segment_clip(
     height, width = frames.shape[1:3]
     labels = np.empty(frames.shape[:3], np.uint8)
     names = np.array([LABEL_INDEX[name] for name in ("background", "face", "hair", "clothes")], np.uint8)
-    pixels = [face_pixels(frame) for frame in frames]
-    skin_light = clip_skin_light(pixels, landmarks)
+    skin_light = clip_skin_light(frames, landmarks)
     for t, head in enumerate(heads):
         small = _tidy(share[t], head, 256 / config.size)
         # The tidied classes win where tidying changed them; elsewhere the smooth posteriors place the border.
@@ -428,15 +275,15 @@ def segment_clip(
         classes = cv2.resize(kept, (width, height), interpolation=cv2.INTER_LINEAR).argmax(-1)
         labels[t] = names[classes]
         _split_skin(labels[t], classes == SKIN, head)
-        paint_parts(labels[t], pixels[t], landmarks[t], skin_light)
+        paint_parts(labels[t], frames[t], landmarks[t], skin_light)
     return labels
 
 
-def clip_skin_light(pixels: list[FacePixels], landmarks: np.ndarray) -> float:
+def clip_skin_light(frames: np.ndarray, landmarks: np.ndarray) -> float:
     """Returns the median light of the cheeks over a clip, 0..255."""
     samples = []
-    for frame, points in zip(pixels[::8], landmarks[::8], strict=True):
+    for frame, points in zip(frames[::8], landmarks[::8], strict=True):
         for corner in (points[[1, 31, 48]], points[[15, 35, 54]]):
-            x, y = np.clip(corner.mean(0).round().astype(int), 1, np.array(frame.light.shape[::-1]) - 2)
-            samples.append(frame.light[y - 1 : y + 2, x - 1 : x + 2].ravel())
+            x, y = np.clip(corner.mean(0).round().astype(int), 1, np.array(frame.shape[1::-1]) - 2)
+            samples.append(light_of(frame[y - 1 : y + 2, x - 1 : x + 2]).ravel())
     return float(np.median(np.concatenate(samples)))

@@ -1,17 +1,18 @@
 """The speech signal of a clip: one loudness for all clips, and when and how high the voice is.
 
-Activity is measured by energy over the clip's own noise floor; pitch by the autocorrelation method of Boersma (1993):
-the autocorrelation of a windowed frame divided by that of the window, best peak between the lowest and highest voice,
-refined by a parabola. Both are on the 25 Hz grid of speech tokens.
+Activity is measured by the Silero detector or by energy over the clip's own noise floor; pitch by the autocorrelation
+method of Boersma (1993): the autocorrelation of a windowed frame divided by that of the window, best peak between the
+lowest and highest voice, refined by a parabola. Both are on the 25 Hz grid of speech tokens.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from models.errors import InputError
 from models.signals import AUDIO_RATE, SPEECH_HOP
 
-BACKEND = "energy+autocorrelation"
+BACKENDS = ("silero", "energy")
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,12 @@ def pitch(audio: np.ndarray, config: SpeechConfig) -> np.ndarray:
     return np.where(voiced, hertz, 0).astype(np.float32)
 
 
-def normalise(audio: np.ndarray, config: SpeechConfig | None = None) -> Speech:
+def normalise(audio: np.ndarray, config: SpeechConfig | None = None, backend: str = "energy") -> Speech:
     """Brings the speech of a clip to one loudness and measures activity and pitch.
 
     Args:
         audio: int16 (N,), 16 kHz.
+        backend: what says when somebody speaks: "energy", or "silero" (pipelines/stages/voice_activity.py).
 
     Returns:
         the speech with active parts at ``target_level`` unless a peak above ``peak_level`` or ``max_gain`` forbids it;
@@ -122,7 +124,14 @@ def normalise(audio: np.ndarray, config: SpeechConfig | None = None) -> Speech:
     """
     config = config or SpeechConfig()
     wave = np.asarray(audio, np.float64) / 32768
-    active = voice_activity(wave, config)
+    if backend == "silero":
+        from pipelines.stages.voice_activity import speech_activity
+
+        active = speech_activity(audio).astype(bool)
+    elif backend == "energy":
+        active = voice_activity(wave, config)
+    else:
+        raise InputError(f"speech backend {backend!r}: expected one of {', '.join(BACKENDS)}")
     parts = hops(wave)[active] if active.any() else hops(wave)
     level = 10 * np.log10(max((parts**2).mean(), 1e-12))
     top = 20 * np.log10(max(np.abs(wave).max(initial=0.0), 1e-6))

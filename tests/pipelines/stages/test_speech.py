@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from models.errors import InputError
 from models.signals import AUDIO_RATE, SPEECH_HOP
 from pipelines.stages.speech import SpeechConfig, levels_db, normalise, pitch, voice_activity
 
@@ -76,3 +77,14 @@ def test_silence_stays_silent():
 
 def test_levels_of_a_known_square_wave():
     assert np.allclose(levels_db(np.full(1280, 0.1)), -20)
+
+
+def test_unknown_backend_is_refused():
+    with pytest.raises(InputError, match="silero, energy"):
+        normalise(np.zeros(16000, np.int16), backend="guess")
+
+
+def test_silero_hears_no_speech_in_a_tone_and_the_length_fits():
+    audio = to_int16(np.sin(np.arange(20000) * 0.1) * 0.3)
+    speech = normalise(audio, backend="silero")
+    assert len(speech.activity) == -(-len(audio) // SPEECH_HOP) and speech.activity.mean() < 0.2

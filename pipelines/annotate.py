@@ -1,0 +1,430 @@
+"""The job `archon annotate`: every clip gets its other modalities, each a column aligned with the clips.
+
+A shard of clips flows through steps; each step reads the shard's clips (and the columns that it builds on) and writes
+its own columns' shards in the same row order. A clip on which an annotator fails keeps its row with the error in it.
+Columns are made again when what made them changes: the clips, a column they build on, the backend or its configuration.
+"""
+
+import argparse
+import functools
+import json
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from models.errors import InputError
+from pipelines import storage
+from pipelines.beam import (
+    RunnerOptions,
+    ShardTask,
+    Step,
+    StepResult,
+    add_runner_arguments,
+    fingerprint,
+    marker_files,
+    run_shards,
+    runner_options,
+)
+from pipelines.dataset import (
+    ANNOTATIONS,
+    COLUMN_FIELDS,
+    Dataset,
+    Record,
+    ShardReader,
+    error_record,
+    shard_name,
+    update_manifest,
+    write_shard,
+)
+from pipelines.stages.face_fit import FaceFit, FitConfig
+from pipelines.stages.segment import SegmentConfig
+from pipelines.stages.speech import SpeechConfig
+
+JOB = "annotate"
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """One step of the job.
+
+    Attributes:
+        columns: what it makes, all at once. requires: the columns that it reads beside the clips.
+        backends: what it can be made with, the default first.
+        function: (clip record, required records by column, AnnotateConfig, backend) -> fields by column.
+        version: raise it when the same input gives another output.
+    """
+
+    columns: tuple[str, ...]
+    requires: tuple[str, ...]
+    backends: tuple[str, ...]
+    function: Callable[[Record, dict[str, Record], "AnnotateConfig", str], dict[str, Record]]
+    version: int = 1
+
+    @property
+    def name(self) -> str:
+        return self.columns[0]
+
+
+@dataclass(frozen=True)
+class AnnotateConfig:
+    """``columns`` to make, ``backends`` as (column, name) pairs where not the default, and the settings of the stages.
+
+    ``face_model`` is a path to an .npz of models/face/model.py's format; None is the embedded head.
+    """
+
+    dataset: str
+    columns: tuple[str, ...] = ANNOTATIONS
+    backends: tuple[tuple[str, str], ...] = ()
+    face_model: str | None = None
+    fit: FitConfig = field(default_factory=FitConfig)
+    segment: SegmentConfig = field(default_factory=SegmentConfig)
+    speech: SpeechConfig = field(default_factory=SpeechConfig)
+
+
+# --- One clip through one annotator. Heavy libraries are imported where they run. ---
+
+
+@functools.lru_cache(maxsize=1)
+def _face_model(path: str | None):
+    from models.face.model import load_face_model
+
+    return load_face_model(path)
+
+
+def _frames(clip: Record) -> np.ndarray:
+    from pipelines.stages.frames import clip_frames
+
+    return clip_frames(clip)
+
+
+def _fit(clip: Record, _: dict, config: AnnotateConfig, backend: str) -> dict[str, Record]:
+    from pipelines.stages.face_fit import fit_clip
+
+    model = _face_model(config.face_model)
+    fit = fit_clip(clip["landmarks"], model, config.fit)
+    return {
+        "shape": {"shape": fit.shape, "camera": fit.camera, "face_model": model.name},
+        "expression": {"expression": fit.expression},
+        "pose": {"pose": fit.pose, "reprojection_error": fit.reprojection_error},
+    }
+
+
+def _semantics(clip: Record, columns: dict, config: AnnotateConfig, backend: str) -> dict[str, Record]:
+    from pipelines.stages.segment import segment_clip
+
+    fit = FaceFit(
+        columns["shape"]["shape"],
+        columns["expression"]["expression"],
+        columns["pose"]["pose"],
+        columns["shape"]["camera"],
+        columns["pose"]["reprojection_error"],
+        0.0,
+    )
+    labels = segment_clip(_frames(clip), clip["landmarks"], fit, _face_model(config.face_model), config.segment)
+    return {"semantics": {"labels": labels, "backend": backend}}
+
+
+def _speech(clip: Record, _: dict, config: AnnotateConfig, backend: str) -> dict[str, Record]:
+    from pipelines.stages.speech import normalise
+
+    speech = normalise(clip["audio"], config.speech, backend)
+    return {"speech": {**asdict(speech), "backend": backend}}
+
+
+def _script(clip: Record, columns: dict, config: AnnotateConfig, backend: str) -> dict[str, Record]:
+    from pipelines.stages.transcribe import transcribe
+
+    script = transcribe(columns["speech"]["audio"])
+    return {
+        "script": {
+            "text": script.text,
+            "words": json.dumps(script.words_as_dicts()),
+            "language": script.model_language,
+            "confidence": script.confidence,
+            "backend": backend,
+        }
+    }
+
+
+def _description(clip: Record, columns: dict, config: AnnotateConfig, backend: str) -> dict[str, Record]:
+    from pipelines.stages.describe import Clip, describe
+
+    names = _face_model(config.face_model).expression_names
+    expression = columns["expression"]["expression"]
+    seen = Clip(
+        frames=_frames(clip),
+        landmarks=clip["landmarks"],
+        labels=columns["semantics"]["labels"],
+        pose=columns["pose"]["pose"],
+        smile=expression[:, names.index("smile")] if "smile" in names else None,
+        activity=columns["speech"]["activity"],
+        pitch_hz=columns["speech"]["pitch_hz"],
+        words=json.loads(columns["script"]["words"]),
+        script_confidence=columns["script"]["confidence"],
+    )
+    return {"description": {"description": describe(seen), "backend": backend}}
+
+
+def _image(clip: Record, _: dict, config: AnnotateConfig, backend: str) -> dict[str, Record]:
+    from pipelines.stages.reference import reference_image
+
+    image, frame = reference_image(_frames(clip))
+    return {"image": {"image": image, "frame": frame}}
+
+
+# In the order in which they run.
+ANNOTATORS = (
+    Annotator(("shape", "expression", "pose"), (), ("landmark-gauss-newton",), _fit),
+    Annotator(("semantics",), ("shape", "expression", "pose"), ("geometry",), _semantics),
+    Annotator(("image",), (), ("first-frame",), _image),
+    Annotator(("speech",), (), ("silero", "energy"), _speech),
+    Annotator(("script",), ("speech",), ("pocketsphinx",), _script),
+    Annotator(("description",), ("expression", "pose", "semantics", "speech", "script"), ("pixels",), _description),
+)
+
+
+# --- One shard through one annotator ---
+
+
+@dataclass(frozen=True)
+class AnnotateShard:
+    """The step: reads the shard's clips and required columns, writes the annotator's columns.
+
+    ``inputs``: column -> path of this dataset's shards in order, for the clips and for required columns that the job
+    does not make itself.
+    """
+
+    config: AnnotateConfig
+    annotator: str
+    backend: str
+    inputs: tuple[tuple[str, tuple[str, ...]], ...]
+
+    def __call__(self, task: ShardTask) -> StepResult:
+        import cv2
+
+        # Worker processes share the machine; OpenCV's own threads would only get in each other's way.
+        cv2.setNumThreads(1)
+        annotator = next(item for item in ANNOTATORS if item.name == self.annotator)
+        inputs = dict(self.inputs)
+
+        def reader(column: str) -> ShardReader:
+            made_here = storage.join(self.config.dataset, shard_name(column, task.index, task.count))
+            return ShardReader(inputs[column][task.index] if column in inputs else made_here)
+
+        clips = reader("clips")
+        required = {column: reader(column) for column in annotator.requires}
+        for rows in required.values():
+            if len(rows) != len(clips):
+                raise InputError(f"{rows.path}: {len(rows)} rows, but the clips have {len(clips)}: not aligned")
+        rows = [
+            annotate_clip(annotator, clips[k], {name: rows[k] for name, rows in required.items()}, self)
+            for k in range(len(clips))
+        ]
+        files = tuple(
+            write_shard(self.config.dataset, shard_name(column, task.index, task.count), [row[column] for row in rows])
+            for column in annotator.columns
+        )
+        errors = [row[annotator.name]["error"] for row in rows if row[annotator.name]["error"]]
+        return StepResult(files, {"clips": len(rows), "errors": errors})
+
+
+def annotate_clip(
+    annotator: Annotator, clip: Record, required: dict[str, Record], shard: AnnotateShard
+) -> dict[str, Record]:
+    """Runs an annotator on one clip: column -> record. A failure becomes rows with the error in them, never an
+    exception.
+    """
+    clip_id = clip["clip_id"]
+    upstream = next(
+        (f"{name}: {row['error']}" for name, row in {"clips": clip, **required}.items() if row["error"]), ""
+    )
+    try:
+        for name, row in required.items():
+            if row["clip_id"] != clip_id:
+                raise InputError(f"column {name} has clip {row['clip_id']} in the row of {clip_id}: not aligned")
+        if upstream:
+            raise InputError(f"needs {upstream}")
+        fields = annotator.function(clip, required, shard.config, shard.backend)
+        return {
+            column: {"clip_id": clip_id, "error": "", **{name: fields[column][name] for name in COLUMN_FIELDS[column]}}
+            for column in annotator.columns
+        }
+    except Exception as error:
+        if not upstream:
+            traceback.print_exc()
+        text = f"{annotator.name}: {type(error).__name__}: {error}"
+        return {column: error_record(clip_id, text) for column in annotator.columns}
+
+
+# --- The job ---
+
+
+def chosen_backends(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Annotator name -> backend. InputError for an unknown column or backend."""
+    chosen = {annotator.name: annotator.backends[0] for annotator in ANNOTATORS}
+    for column, backend in pairs:
+        annotator = next((item for item in ANNOTATORS if column in item.columns), None)
+        if annotator is None:
+            raise InputError(f"--backend {column}={backend}: no such column; expected one of {', '.join(ANNOTATIONS)}")
+        if backend not in annotator.backends:
+            raise InputError(f"--backend {column}={backend}: expected one of {', '.join(annotator.backends)}")
+        chosen[annotator.name] = backend
+    return chosen
+
+
+def annotate(config: AnnotateConfig, runner: RunnerOptions | None = None) -> dict:
+    """Runs the job; returns the summary that ``--json`` prints. Run again, it makes only what is missing or outdated.
+
+    Raises:
+        InputError: no such dataset, column or backend, or a column that a wanted one builds on is neither there nor
+        asked for.
+    """
+    start = time.monotonic()
+    unknown = sorted(set(config.columns) - set(ANNOTATIONS))
+    if unknown or not config.columns:
+        raise InputError(f"--columns {','.join(unknown)}: expected some of {', '.join(ANNOTATIONS)}")
+    backends = chosen_backends(config.backends)
+    wanted = [item for item in ANNOTATORS if set(item.columns) & set(config.columns)]
+    dataset = Dataset(config.dataset)
+    steps, prints = plan_steps(config, wanted, backends, dataset)
+    clips = dataset.shard_infos("clips")
+    print("annotate: " + ", ".join(f"{item.name} by {backends[item.name]}" for item in wanted), flush=True)
+    tasks = [ShardTask(index, len(clips)) for index in range(len(clips))]
+    markers = run_shards(JOB, config.dataset, steps, tasks, runner or RunnerOptions())
+
+    columns, summary = {}, {}
+    for item in wanted:
+        made = markers[item.name]
+        files = marker_files(made)
+        producer = {
+            "job": JOB,
+            "backend": backends[item.name],
+            "version": item.version,
+            "config": prints[item.name],
+            "weights": _weights(item, config),
+        }
+        errors = [text for marker in made for text in marker["summary"]["errors"]]
+        for column in item.columns:
+            infos = [info for info in files if info.path.startswith(f"{column}/")]
+            columns[column] = (infos, producer)
+            summary[column] = {
+                "clips": sum(info.count for info in infos),
+                "errors": len(errors),
+                "seconds": round(sum(marker["seconds"] for marker in made), 2),
+                "made_with": item.name,
+            }
+        for text in errors:
+            print(f"annotate: {text}", flush=True)
+    update_manifest(config.dataset, columns)
+    return {
+        "clips": sum(info.count for info in clips),
+        "columns": summary,
+        "errors": sum(summary[item.name]["errors"] for item in wanted),
+        "backends": {item.name: backends[item.name] for item in wanted},
+        "seconds": round(time.monotonic() - start, 2),
+    }
+
+
+def plan_steps(
+    config: AnnotateConfig, wanted: Sequence[Annotator], backends: dict[str, str], dataset: Dataset
+) -> tuple[list[Step], dict[str, str]]:
+    """Returns the steps of the wanted annotators, and each one's fingerprint: of its inputs, backend and settings."""
+    manifest = dataset.manifest()["columns"]
+    made_by = {column: item for item in wanted for column in item.columns}
+    settings = {"shape": (config.fit,), "semantics": (config.segment,), "speech": (config.speech,)}
+    clips = dataset.shard_infos("clips")
+    clip_print = fingerprint([(info.path, info.sha256) for info in clips])
+    steps: list[Step] = []
+    prints: dict[str, str] = {}
+    for item in wanted:
+        inputs: dict[str, tuple[str, ...]] = {"clips": tuple(dataset.shards("clips"))}
+        upstream: dict[str, Any] = {"clips": clip_print}
+        for column in item.requires:
+            if column in made_by:
+                upstream[column] = prints[made_by[column].name]
+                continue
+            if column not in manifest:
+                raise InputError(
+                    f"{config.dataset}: column {item.name} builds on {column}, which is not there; "
+                    f"add it: --columns {column},{item.name}"
+                )
+            infos = dataset.shard_infos(column)
+            if [info.count for info in infos] != [info.count for info in clips]:
+                raise InputError(f"{config.dataset}: column {column} is not aligned with the clips: annotate it again")
+            # What it was made by, not its bytes: the same print as when both are made in one run.
+            upstream[column] = manifest[column]["producer"]["config"]
+            inputs[column] = tuple(dataset.shards(column))
+        face_model = (config.face_model, _model_hash(config)) if set(item.columns) & _USES_FACE_MODEL else ()
+        prints[item.name] = fingerprint(
+            item.name, item.version, backends[item.name], settings.get(item.name, ()), face_model, upstream
+        )
+        step = AnnotateShard(config, item.name, backends[item.name], tuple(sorted(inputs.items())))
+        steps.append(Step(item.name, step, prints[item.name]))
+    return steps, prints
+
+
+_USES_FACE_MODEL = {"shape", "semantics", "description"}
+
+
+def _model_hash(config: AnnotateConfig) -> str:
+    """What identifies the face model: the checksum of its file, or the embedded one's name."""
+    if config.face_model is None:
+        return _face_model(None).name
+    try:
+        return storage.sha256_file(config.face_model)
+    except OSError as error:
+        raise InputError(f"--face-model {config.face_model}: {error}") from error
+
+
+def _weights(item: Annotator, config: AnnotateConfig) -> str:
+    """Where the numbers behind a column come from: a file's checksum or a package's version."""
+    from importlib.metadata import version
+
+    if set(item.columns) & _USES_FACE_MODEL:
+        return f"face model {_model_hash(config)}"
+    packages = {"script": "pocketsphinx", "speech": "silero-vad"}
+    return f"{packages[item.name]} {version(packages[item.name])}" if item.name in packages else ""
+
+
+def _backend_pair(text: str) -> tuple[str, str]:
+    column, separator, backend = text.partition("=")
+    if not separator or not column or not backend:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected COLUMN=NAME")
+    return column, backend
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Makes the columns of a dataset from its clips: shape, expression, pose, semantics, description, script, "
+        "speech, image."
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    backends = "\n".join(f"  {', '.join(item.columns)}: {', '.join(item.backends)}" for item in ANNOTATORS)
+    parser.epilog = f"""backends, the default first:
+{backends}
+
+examples:
+  archon annotate --dataset dataset
+  archon annotate --dataset dataset --columns script,description --runner in-process
+  archon annotate --dataset gs://bucket/dataset --backend speech=energy --runner dataflow --beam-arg=--project=P"""
+    parser.add_argument("--dataset", required=True, metavar="DATASET", help="a dataset made by `archon curate`")
+    parser.add_argument("--columns", default=",".join(ANNOTATIONS), metavar="A,B", help="default: all of them")
+    parser.add_argument(
+        "--backend",
+        action="append",
+        default=[],
+        type=_backend_pair,
+        metavar="COLUMN=NAME",
+        help="what makes a column; may be repeated",
+    )
+    parser.add_argument("--face-model", metavar="FILE", help="a 3DMM as .npz (default: the embedded head)")
+    add_runner_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> dict:
+    columns = tuple(name.strip() for name in args.columns.split(",") if name.strip())
+    return annotate(AnnotateConfig(args.dataset, columns, tuple(args.backend), args.face_model), runner_options(args))
