@@ -36,6 +36,37 @@ def vertex_normals(points, faces):
 
 
 @njit(cache=True)
+def skin_to_camera(vertices, basis, coefficients, follow, head, head_shift, torso, torso_shift):
+    """Poses a character's vertices in one pass, without the threads that a matrix library would start for so small a product.
+
+    Args:
+      vertices: (V, 3) float32 metres in the face model's axes; the first ones are the face model's.
+      basis: (B, 3, Ne) float32, the expression basis of the first B vertices; coefficients: (Ne,) float32.
+      follow: (V,) float32, the share of the head's motion; the rest is the torso's.
+      head, torso: (3, 3) float32 rotations in camera axes; head_shift, torso_shift: (3,) float32 metres.
+
+    Returns:
+      (V, 3) float32 metres in camera axes.
+    """
+    out = np.empty(vertices.shape, np.float32)
+    count = basis.shape[2]
+    for v in range(vertices.shape[0]):
+        x, y, z = vertices[v, 0], vertices[v, 1], vertices[v, 2]
+        if v < basis.shape[0]:
+            for k in range(count):
+                x += basis[v, 0, k] * coefficients[k]
+                y += basis[v, 1, k] * coefficients[k]
+                z += basis[v, 2, k] * coefficients[k]
+        y, z = -y, -z
+        share, other = follow[v], np.float32(1) - follow[v]
+        for c in range(3):
+            moved = head[c, 0] * x + head[c, 1] * y + head[c, 2] * z + head_shift[c]
+            still = torso[c, 0] * x + torso[c, 1] * y + torso[c, 2] * z + torso_shift[c]
+            out[v, c] = share * moved + other * still
+    return out
+
+
+@njit(cache=True)
 def shade(normals, colors, gloss, light, light_color, ambient):
     """Lights vertices from both sides.
 
@@ -117,22 +148,27 @@ def rasterize(points, faces, front, back, labels, two_sided, color, label, depth
         dzb, dzc = zb - za, zc - za
         for y in range(y0, y1 + 1):
             wb, wc = row_b, row_c
+            depths, names, pixels = depth[y], label[y], color[y]
+            entered = False
             for x in range(x0, x1 + 1):
                 if wb >= slack and wc >= slack and one - wb - wc >= slack:
+                    entered = True
                     z = za + wb * dzb + wc * dzc
-                    if z < depth[y, x]:
-                        depth[y, x] = z
+                    if z < depths[x]:
+                        depths[x] = z
                         # The edge slack may leave a colour's range by a hair.
-                        color[y, x, 0] = np.uint8(min(max(ra + wb * rb + wc * rc, zero), np.float32(255)))
-                        color[y, x, 1] = np.uint8(min(max(ga + wb * gb + wc * gc, zero), np.float32(255)))
-                        color[y, x, 2] = np.uint8(min(max(ba + wb * bb + wc * bc, zero), np.float32(255)))
+                        pixels[x, 0] = np.uint8(min(max(ra + wb * rb + wc * rc, zero), np.float32(255)))
+                        pixels[x, 1] = np.uint8(min(max(ga + wb * gb + wc * gc, zero), np.float32(255)))
+                        pixels[x, 2] = np.uint8(min(max(ba + wb * bb + wc * bc, zero), np.float32(255)))
                         wa = one - wb - wc
                         if wa >= wb and wa >= wc:
-                            label[y, x] = labels[a]
+                            names[x] = labels[a]
                         elif wb >= wc:
-                            label[y, x] = labels[b]
+                            names[x] = labels[b]
                         else:
-                            label[y, x] = labels[c]
+                            names[x] = labels[c]
+                elif entered:
+                    break  # a row meets a triangle in one stretch
                 wb += step_bx
                 wc += step_cx
             row_b += step_by

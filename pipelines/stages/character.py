@@ -308,7 +308,7 @@ def _torso(extras, attributes, skin, color, rng):
         x = (w + out) * np.sin(turn)
         return np.stack([x, y, c + (d + out) * np.sign(front) * np.abs(front) ** 0.8], -1)
 
-    skin_y = np.repeat(np.linspace(-116, -245, 44)[:, None], 72, 1)
+    skin_y = np.repeat(np.linspace(-116, -245 if kind == "v-neck" else -190, 44)[:, None], 72, 1)
     bare = body(skin_y, 0.0).reshape(-1, 3)
     shadow = 1 - 0.12 * np.exp(-(((skin_y - collar) / 5.0) ** 2))
     tone = (skin * 0.94 * shadow[..., None]).reshape(-1, 3)

@@ -89,11 +89,7 @@ class Stage:
     """Draws one character in one scene, frame after frame."""
 
     def __init__(self, model: FaceModel, character: Character, scene: Scene):
-        from models.face.camera import MODEL_TO_CAMERA
-
         self.model, self.character, self.scene = model, character, scene
-        self.basis = np.ascontiguousarray(model.expression_basis.reshape(-1, model.num_expression))
-        self.flip = MODEL_TO_CAMERA
         size = len(scene.backdrop) * SUPERSAMPLE
         self.backdrop = np.repeat(np.repeat(scene.backdrop, SUPERSAMPLE, 0), SUPERSAMPLE, 1)
         self.color = np.empty((size, size, 3), np.uint8)
@@ -103,14 +99,16 @@ class Stage:
 
     def camera_points(self, expression: np.ndarray, pose: np.ndarray) -> np.ndarray:
         """Returns all vertices in camera axes (V, 3) metres for one frame's expression (Ne,) and head pose (6,)."""
-        points = self.character.vertices.copy()
-        points[: self.character.base] += (self.basis @ expression).reshape(-1, 3)
-        points *= self.flip
-        head = points @ rotation_matrix(pose[:3]).T + pose[3:]
-        rest = self.scene.rest[3:] + 0.35 * (pose[3:] - self.scene.rest[3:])
-        torso = points @ self.torso.T + rest
-        follow = self.character.follow[:, None]
-        return (follow * head + (1 - follow) * torso).astype(np.float32)
+        from models.face.render import skin_to_camera
+
+        head = rotation_matrix(np.asarray(pose[:3], np.float32))
+        shift = np.asarray(pose[3:], np.float32)
+        rest = self.scene.rest[3:]
+        still = rest + np.float32(0.35) * (shift - rest)  # shoulders sway a little with the head
+        person = self.character
+        return skin_to_camera(
+            person.vertices, self.model.expression_basis, expression, person.follow, head, shift, self.torso, still
+        )
 
     def draw(self, expression: np.ndarray, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Draws a frame.
