@@ -240,7 +240,8 @@ def principal_cells(frames: np.ndarray, channels: int) -> dict:
     Returns:
         {"encoder": {"kernel" (CELL, c), "bias"}, "decoder": {"kernel" (c, CELL), "bias"}}, float32.
     """
-    cells = np.asarray(to_cells(frames)).reshape(-1, CELL).astype(np.float64)
+    with jax.ensure_compile_time_eval():  # this is called while an initialisation is traced
+        cells = np.asarray(to_cells(frames)).reshape(-1, CELL).astype(np.float64)
     mean = cells.mean(0)
     values, vectors = np.linalg.eigh(np.cov(cells, rowvar=False))
     vectors = vectors[:, ::-1][:, :channels]
