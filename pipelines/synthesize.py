@@ -1,8 +1,9 @@
 """``archon synthesize``: the embedded corpus: rendered talking heads with speech, and the truth about them beside each.
 
-For a clip NAME it leaves, in this order, NAME.truth.npz (arrays), NAME.truth.json (everything else) and NAME.mp4; a clip whose mp4 is there
-and whose truth was made with the same settings is skipped, so a killed run goes on where it was. Clip k of a seed does not depend on how
-many clips are made or by how many workers; the same seed gives the same bytes on one machine.
+For a clip NAME it leaves, in this order, NAME.truth.npz (arrays), NAME.truth.json (everything else) and NAME.mp4; a
+clip whose mp4 is there and whose truth was made with the same settings is skipped, so a killed run goes on where it
+was. Clip k of a seed does not depend on how many clips are made or by how many workers; the same seed gives the same
+bytes on one machine.
 """
 
 import argparse
@@ -27,7 +28,8 @@ _ATTEMPTS = 20
 
 @dataclasses.dataclass(frozen=True)
 class SynthesizeConfig:
-    """Attributes: clips: how many; output: directory; seed; size: frame side in pixels (a multiple of 4); workers: processes, 0 for one a
+    """Attributes: clips: how many; output: directory; seed; size: frame side in pixels (a multiple of 4); workers:
+    processes, 0 for one a
     core; quiet: no progress lines."""
 
     clips: int
@@ -243,7 +245,9 @@ def lay_out(audio: np.ndarray, rate: int) -> tuple[np.ndarray, float, int]:
 
 
 class VideoWriter:
-    """An H.264 + AAC mp4 written through ffmpeg: one thread and bit-exact flags, so that the same frames give the same bytes."""
+    """An H.264 + AAC mp4 written through ffmpeg: one thread and bit-exact flags, so that the same frames give the same
+    bytes.
+    """
 
     def __init__(self, path: Path, size: int, audio: np.ndarray, rate: int):
         self.path, self.size, self.audio, self.rate = path, size, audio, rate
@@ -317,7 +321,10 @@ def register(parser: argparse.ArgumentParser) -> None:
     """Adds description, arguments and examples."""
     parser.description = "Render talking heads with speech by espeak-ng, and the ground truth of each clip beside it."
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "examples:\n  archon synthesize --clips 12 --output corpus\n  archon synthesize --clips 200 --output corpus --seed 7 --workers 4"
+    parser.epilog = (
+        "examples:\n  archon synthesize --clips 12 --output corpus\n"
+        "  archon synthesize --clips 200 --output corpus --seed 7 --workers 4"
+    )
     parser.add_argument("--clips", type=int, required=True, help="how many clips, one person each")
     parser.add_argument("--output", required=True, help="directory for NAME.mp4, NAME.truth.json and NAME.truth.npz")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (default 0)")

@@ -1,7 +1,8 @@
-"""Identity and expression directions of the procedural head: what one unit of each does to every vertex, in millimetres.
+"""Identity and expression directions of the procedural head: what one unit of each does to every vertex, in
+millimetres.
 
-Each direction is a smooth field over the head, written from anatomy (the jaw turns about its joint, lids slide over the eyeball, lips are a
-ring) and from the spread of adult faces (one identity unit is about one standard deviation).
+Each direction is a smooth field over the head, written from anatomy (the jaw turns about its joint, lids slide over the
+eyeball, lips are a ring) and from the spread of adult faces (one identity unit is about one standard deviation).
 """
 
 import numpy as np
@@ -103,7 +104,9 @@ def identity_fields(xyz, part, side, eye, lid, lip, rest):
 
 
 def jaw_weight(xyz, part, side, lip, rest):
-    """Returns how much each vertex follows the lower jaw, 0..1: the lower lip fully, the corners by 0.42, the upper lip hardly."""
+    """Returns how much each vertex follows the lower jaw, 0..1: the lower lip fully, the corners by 0.42, the upper lip
+    hardly.
+    """
     x, y = np.abs(rest[:, 0]), rest[:, 1]
     corner = 0.42
     t = np.clip(x / (26 - 4 * np.clip(lip, 0, 1)), 0, 1) ** 2

@@ -1,7 +1,8 @@
 """Pose and perspective projection, for numpy and JAX arrays alike.
 
-Axes: the face model has x right, y up, z toward the viewer; the camera has x right, y down, z forward (OpenCV). A point goes
-``camera = R(axis_angle) @ diag(1, -1, -1) @ model + translation``; rotations are about the camera's axes. With that,
+Axes: the face model has x right, y up, z toward the viewer; the camera has x right, y down, z forward (OpenCV). A point
+goes ``camera = R(axis_angle) @ diag(1, -1, -1) @ model + translation``; rotations are about the camera's axes. With
+that,
 
 - rx > 0: the face looks down; ry > 0: it turns to the image's left; rz > 0: it tilts clockwise in the image;
 - translation (0, 0, 1) puts the head's centre on the optical axis, one metre away.
@@ -35,7 +36,9 @@ def default_pose() -> np.ndarray:
 
 
 def rotation_matrix(axis_angle):
-    """Returns rotation matrices by Rodrigues' formula: (..., 3) radians -> (..., 3, 3); smooth (also its gradient) at zero."""
+    """Returns rotation matrices by Rodrigues' formula: (..., 3) radians -> (..., 3, 3); smooth (also its gradient) at
+    zero.
+    """
     xp = _namespace(axis_angle)
     v = xp.asarray(axis_angle)
     squared = (v * v).sum(-1)
@@ -52,7 +55,9 @@ def rotation_matrix(axis_angle):
 
 
 def to_camera(points, pose):
-    """Moves model points into camera space: (..., N, 3) metres, pose (..., 6) = axis-angle, translation -> (..., N, 3) metres."""
+    """Moves model points into camera space: (..., N, 3) metres, pose (..., 6) = axis-angle, translation -> (..., N, 3)
+    metres.
+    """
     xp = _namespace(points, pose)
     points, pose = xp.asarray(points), xp.asarray(pose)
     rotation = rotation_matrix(pose[..., :3])
@@ -78,7 +83,7 @@ def project(points, pose, camera):
 
 
 def pose_from_rotation(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
-    """Packs a rotation matrix (3, 3) (of camera = R @ diag(1,-1,-1) @ model + t) and translation (3,) into a (6,) pose."""
+    """Packs a rotation (3, 3) (of camera = R @ diag(1,-1,-1) @ model + t) and a translation (3,) into a (6,) pose."""
     rotation = np.asarray(rotation, np.float64)
     angle = np.arccos(np.clip((np.trace(rotation) - 1) / 2, -1, 1))
     axis = np.array([rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]])

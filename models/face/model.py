@@ -18,8 +18,8 @@ from models.signals import NUM_LANDMARKS
 class FaceModel:
     """A linear face model in metres.
 
-    Axes: x to the image's right when the face looks at the camera (the subject's left), y up, z out of the face; the origin is the head's
-    centre, at the height of the eyes.
+    Axes: x to the image's right when the face looks at the camera (the subject's left), y up, z out of the face; the
+    origin is the head's centre, at the height of the eyes.
 
     Attributes:
       name: what it is called in the dataset (``face_model`` field).

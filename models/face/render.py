@@ -1,7 +1,8 @@
 """A small software renderer: z-buffer triangles with smooth shading, compiled with numba for one core.
 
-Per-vertex light (wrapped diffuse, sky and ambient, a highlight) is interpolated over triangles; a pixel's label is that of the nearest
-vertex of the nearest triangle. Anti-aliasing is by rendering twice as large and averaging. A run on one machine gives the same pixels every time.
+Per-vertex light (wrapped diffuse, sky and ambient, a highlight) is interpolated over triangles; a pixel's label is that
+of the nearest vertex of the nearest triangle. Anti-aliasing is by rendering twice as large and averaging. A run on one
+machine gives the same pixels every time.
 """
 
 import numpy as np
@@ -10,14 +11,15 @@ from numba import njit
 from models.face.camera import default_camera, default_pose, project, to_camera
 from models.face.model import FaceModel, deform
 
-# Direction from the face to the light in camera axes (x right, y down, z forward): up, a little from the left, from the camera's side.
+# Direction from the face to the light in camera axes (x right, y down, z forward): up, a little from the left, from the
+# camera's side.
 DEFAULT_LIGHT = np.array([-0.35, -0.55, -0.76], np.float32)
 PREVIEW_BACKGROUND = 40
 
 
 @njit(cache=True)
 def vertex_normals(points, faces):
-    """Returns unit normals (V, 3), each the area-weighted mean over a vertex's triangles; points (V, 3), faces (F, 3)."""
+    """Returns unit normals (V, 3), area-weighted means over each vertex's triangles; points (V, 3), faces (F, 3)."""
     normals = np.zeros(points.shape, np.float32)
     for f in range(faces.shape[0]):
         i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
@@ -37,7 +39,8 @@ def vertex_normals(points, faces):
 
 @njit(cache=True)
 def skin_to_camera(vertices, basis, coefficients, follow, head, head_shift, torso, torso_shift):
-    """Poses a character's vertices in one pass, without the threads that a matrix library would start for so small a product.
+    """Poses a character's vertices in one pass, without the threads that a matrix library would start for so small a
+    product.
 
     Args:
       vertices: (V, 3) float32 metres in the face model's axes; the first ones are the face model's.
@@ -115,8 +118,8 @@ def rasterize(points, faces, front, back, labels, two_sided, color, label, depth
       front, back: (V, 3) float32 colours 0..255 of the two sides.
       labels: (V,) uint8.
       two_sided: (F,) uint8: 0 for triangles that are not drawn when they show their back.
-      color: (H, W, 3) uint8, label: (H, W) uint8, depth: (H, W) float32: written where a triangle is nearer than ``depth``. Pixel
-        (i, j) is sampled at its centre (j + 0.5, i + 0.5).
+      color: (H, W, 3) uint8, label: (H, W) uint8, depth: (H, W) float32: written where a triangle is nearer than
+        ``depth``. Pixel (i, j) is sampled at its centre (j + 0.5, i + 0.5).
     """
     height, width = label.shape
     zero, one, half = np.float32(0), np.float32(1), np.float32(0.5)
@@ -197,7 +200,9 @@ def halve(color):
 
 
 def to_pixels(points, pose, camera) -> np.ndarray:
-    """Returns what ``rasterize`` reads: (V, 3) float32 x, y in pixels and depth in metres, for model points (V, 3) metres."""
+    """Returns what ``rasterize`` reads: (V, 3) float32 x, y in pixels and depth in metres, for model points (V, 3)
+    metres.
+    """
     z = to_camera(points, pose)[:, 2:]
     return np.concatenate([project(points, pose, camera), z], -1).astype(np.float32)
 
@@ -211,7 +216,8 @@ def render(points, faces, front, back, labels, background, two_sided=None) -> tu
       two_sided: (F,) uint8, or None: all triangles show both sides.
 
     Returns:
-      color (H, W, 3) uint8, labels (H, W) uint8 (0, background, where nothing was drawn), depth (H, W) float32 (infinity there).
+      color (H, W, 3) uint8, labels (H, W) uint8 (0, background, where nothing was drawn), depth (H, W) float32
+      (infinity there).
     """
     color = np.array(background, np.uint8)
     label = np.zeros(color.shape[:2], np.uint8)
@@ -264,7 +270,9 @@ def render_preview(model: FaceModel, shape, expression, pose=None, camera=None, 
 
 
 def render_labels(model: FaceModel, shape, expression, pose=None, camera=None, size: int = 256) -> np.ndarray:
-    """Renders the 21-class labels of the bare head (no hair, no clothes): arguments as ``render_preview``, returns (T, size, size) uint8."""
+    """Renders the 21-class labels of the bare head (no hair, no clothes): arguments as ``render_preview``, returns (T,
+    size, size) uint8.
+    """
     shape, expression, pose, camera = _frames(shape, expression, pose, camera, size)
     flat = np.zeros((len(model.vertices), 3), np.float32)
     background = np.zeros((size, size, 3), np.uint8)

@@ -1,8 +1,8 @@
 """The procedural head's skin as a function: (x, height) and an angle round the head -> a point, in millimetres.
 
-The head is a stack of horizontal cross-sections between crown and chin; each is two half superellipses (front and back) about a centre.
-Nose, sockets, lips, cheeks and lids are smooth bumps on its front. The numbers are round anthropometric figures (pupils 63 mm apart, face
-width 140, eye line to chin 112, head depth 190), set by us.
+The head is a stack of horizontal cross-sections between crown and chin; each is two half superellipses (front and back)
+about a centre. Nose, sockets, lips, cheeks and lids are smooth bumps on its front. The numbers are round anthropometric
+figures (pupils 63 mm apart, face width 140, eye line to chin 112, head depth 190), set by us.
 """
 
 import numpy as np
@@ -54,7 +54,9 @@ def profile(y):
 
 
 def directions_of(x, y):
-    """Returns the unit directions (N, 3) that stand for front points (x, y): latitude from the height, longitude from x over the width."""
+    """Returns the unit directions (N, 3) that stand for front points (x, y): latitude from the height, longitude from x
+    over the width.
+    """
     s = _latitude_sine(y)
     w = np.maximum(profile(y)[0], 1e-6)
     t = np.clip(x / w, -0.999, 0.999)
@@ -153,7 +155,9 @@ LIP_INNER_LOWER = ((22, -74.4), (8, -74.6), (0, -74.7))
 
 
 def through(points, steps):
-    """Returns a curve through ``points`` (K, 2) with decreasing or increasing x: ``steps`` samples a segment, both ends included."""
+    """Returns a curve through ``points`` (K, 2) with decreasing or increasing x: ``steps`` samples a segment, both ends
+    included.
+    """
     from scipy.interpolate import CubicSpline
 
     points = np.asarray(points, np.float64)

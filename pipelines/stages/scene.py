@@ -17,7 +17,8 @@ SUPERSAMPLE = 2
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scene:
-    """Attributes: camera (3,) focal, cx, cy in frame pixels; rest (6,) head pose about which the head moves; light (3,) unit direction to
+    """Attributes: camera (3,) focal, cx, cy in frame pixels; rest (6,) head pose about which the head moves; light (3,)
+    unit direction to
     the light, camera axes; light_color (3,); ambient; backdrop (S, S, 3) uint8; attributes for the description."""
 
     camera: np.ndarray

@@ -1,8 +1,9 @@
-"""How a rendered head moves while it speaks: phonemes -> expression coefficients, head motion, blinks and gaze, all at 30 fps.
+"""How a rendered head moves while it speaks: phonemes -> expression coefficients, head motion, blinks and gaze, all at
+30 fps.
 
-Mouth: each phoneme is a set of targets with a dominance that rises and falls about its middle; a coefficient at a time is the mean of all
-targets weighted by dominance (the co-articulation model of Cohen and Massaro, 1993). Lips that must meet (p b m) and lips that round have
-more weight than the rest, so that closures are reached in fast speech.
+Mouth: each phoneme is a set of targets with a dominance that rises and falls about its middle; a coefficient at a time
+is the mean of all targets weighted by dominance (the co-articulation model of Cohen and Massaro, 1993). Lips that must
+meet (p b m) and lips that round have more weight than the rest, so that closures are reached in fast speech.
 
 Array letters: T frames, Ne expression coefficients.
 """
@@ -42,11 +43,28 @@ _VISEMES = {
     "ʊ": {"jaw_open": 0.22, "lip_round": 0.65},
     "u": {"jaw_open": 0.14, "lip_round": 0.90, "lip_funnel": 0.10},
 }
-_ALIASES = {
-    "b": "p", "m": "p", "v": "f", "ð": "θ", "d": "t", "n": "t", "ɾ": "t", "ʔ": "t", "z": "s", "ɫ": "l", "ʒ": "ʃ", "r": "ɹ", "ʍ": "w",
-    "g": "k", "ɡ": "k", "ŋ": "k", "x": "k", "ɛ": "e", "ɑ": "a", "ɐ": "ʌ", "ᵻ": "ɪ", "ɨ": "ɪ", "y": "u", "ɚ": "ɜ", "ɝ": "ɜ", "ɒ": "ɔ", "ɵ": "o",
-    "ʉ": "u",
-}  # fmt: skip
+# Symbols that look like another one: "pbm" is read "b and m look like p".
+_ALIKE = (
+    "pbm",
+    "fv",
+    "θð",
+    "tdnɾʔ",
+    "sz",
+    "lɫ",
+    "ʃʒ",
+    "ɹr",
+    "wʍ",
+    "kgɡŋx",
+    "ɪᵻɨ",
+    "eɛ",
+    "aɑ",
+    "ʌɐ",
+    "ɜɚɝ",
+    "ɔɒ",
+    "oɵ",
+    "uyʉ",
+)
+_ALIASES = {symbol: group[0] for group in _ALIKE for symbol in group}
 VOWELS = "iɪeæaʌəɜɔoʊu"
 _MOUTH = (
     "jaw_open",
@@ -64,7 +82,7 @@ _MOUTH = (
 
 @dataclasses.dataclass(frozen=True)
 class Manner:
-    """How one person moves: factors about 1 on mouth opening, head motion and blink rate; a resting smile (0..0.3); a phase seed."""
+    """How one person moves: factors about 1 on mouth opening, head motion and blink rate; a resting smile (0..0.3)."""
 
     articulation: float = 1.0
     liveliness: float = 1.0
@@ -73,7 +91,7 @@ class Manner:
 
 
 def visemes(symbol: str) -> list[str]:
-    """Returns the viseme keys of an IPA phoneme, in order: one, or two of a diphthong or affricate; [""] for a pause."""
+    """Returns the viseme keys of an IPA phoneme in order: one, or two of a diphthong or affricate; [""] for a pause."""
     keys = [_ALIASES.get(c, c) for c in symbol]
     keys = [k for k in keys if k in _VISEMES]
     merged = [k for i, k in enumerate(keys) if i == 0 or k != keys[i - 1]]
@@ -87,7 +105,9 @@ def openness(symbol: str) -> float:
 
 
 def mouth_track(phonemes: list[dict], frames: int, articulation: float = 1.0) -> np.ndarray:
-    """Returns (T, len(_MOUTH)) coefficients of the mouth directions at frame middles, from phoneme times in clip seconds."""
+    """Returns (T, len(_MOUTH)) coefficients of the mouth directions at frame middles, from phoneme times in clip
+    seconds.
+    """
     entries = []  # middle, half width, target vector, weights per direction
     rest = np.zeros(len(_MOUTH))
     if phonemes:
@@ -177,8 +197,8 @@ def perform(
       rng: decides blinks, gaze and head motion.
 
     Returns:
-      expression (T, Ne) float32; head motion (T, 6) float32: axis-angle (radians; within 6, 12, 6 degrees) and translation (metres)
-      about the person's rest pose.
+      expression (T, Ne) float32; head motion (T, 6) float32: axis-angle (radians; within 6, 12, 6 degrees) and
+      translation (metres) about the person's rest pose.
     """
     expression = np.zeros((frames, model.num_expression))
     column = model.expression_index

@@ -1,8 +1,8 @@
 """Speech from espeak-ng with the times of its words and phonemes, by the library's C interface.
 
-espeak-ng carries state from one utterance to the next, so each utterance is spoken by a fresh process (this module run as a program):
-the same text and voice then give the same samples. Voices whose breath noise starts from uninitialised memory (f2, f3, f5, Alicia, Andrea)
-are not offered, since nothing makes them repeat.
+espeak-ng carries state from one utterance to the next, so each utterance is spoken by a fresh process (this module run
+as a program): the same text and voice then give the same samples. Voices whose breath noise starts from uninitialised
+memory (f2, f3, f5, Alicia, Andrea) are not offered, since nothing makes them repeat.
 """
 
 import ctypes
@@ -42,8 +42,8 @@ class Voice:
 class Speech:
     """An utterance.
 
-    Attributes: audio int16 (N,) at ``rate``; words: list of {word, start, end}; phonemes: list of {phoneme, start, end, stress}; IPA symbols,
-    "" for a pause; seconds from the first sample; stress 1 where the syllable carries it.
+    Attributes: audio int16 (N,) at ``rate``; words: list of {word, start, end}; phonemes: list of {phoneme, start, end,
+    stress}; IPA symbols, "" for a pause; seconds from the first sample; stress 1 where the syllable carries it.
     """
 
     audio: np.ndarray
@@ -155,7 +155,9 @@ def _synthesize(text: str, voice: Voice):
 
 
 def main() -> None:
-    """Reads {text, accent, variant, rate, pitch, pitch_range} from stdin, writes an .npz (audio, rate, events) to stdout."""
+    """Reads {text, accent, variant, rate, pitch, pitch_range} from stdin, writes an .npz (audio, rate, events) to
+    stdout.
+    """
     request = json.load(sys.stdin)
     audio, rate, events = _synthesize(request.pop("text"), Voice(**request))
     buffer = io.BytesIO()
