@@ -46,7 +46,7 @@ def params():
 
 @pytest.fixture(scope="module")
 def batch():
-    loader = LoaderConfig(length=1024, rows=2, block=32, bins=4, window=WindowConfig(3, 3))
+    loader = LoaderConfig(length=1024, rows=1, block=32, bins=4, window=WindowConfig(3, 3))
     records = TokenRecords([record(i, frames=37) for i in range(4)], range(4))
     maker = ExampleMaker(TASKS, uniform_weights(TASKS), loader, VOCABULARY, ByteText())
     stream = iter(training_batches(records, maker, HeadLayout.of(VOCABULARY, CONFIG), seed=2))

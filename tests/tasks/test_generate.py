@@ -6,11 +6,12 @@ import pytest
 
 from models.errors import InputError
 from models.io import save_model
-from models.language_model import LanguageModelConfig, Sampling, init_params
+from models.language_model import LanguageModelConfig, Sampling, decode, init_params
 from models.signals import latent_steps, speech_steps
 from tasks import generate as generation
 from tasks.generate import Language, generate, load_language, run_chain
-from tasks.modalities import PAPER_CODEBOOKS, flatten
+from tasks.modalities import MODALITIES, PAPER_CODEBOOKS, flatten
+from tasks.prompts import parse, to_pieces
 from tasks.windows import WindowConfig
 from tests.token_records import SMALL, ByteText, record, vocabulary
 
@@ -69,15 +70,26 @@ def test_the_seed_decides(language, clip):
     assert np.any(draws[0] != draws[2])
 
 
-def test_a_later_window_reads_the_past_of_what_is_made(language, clip):
-    """Other codes in the past change what comes after them; the given part is kept."""
+def test_a_later_window_reads_the_past_of_what_is_made(language, clip, monkeypatch):
+    """What is given of the output is kept and continued, window by window."""
+    prompts = []
+
+    def spy(config, params, prefix, length, *rest):
+        pieces = to_pieces(np.asarray(prefix[0, : int(length)]), VOCABULARY, ByteText())
+        prompts.append(parse(pieces))
+        return decode(config, params, prefix, length, *rest)
+
+    monkeypatch.setattr(generation, "decode", spy)
     past = clip["semantics"][:7]
-    greedy = Sampling(temperature=0.0)
-    first, count = generate(language, {"semantics": past}, "semantics", FRAMES, sampling=greedy)
-    np.testing.assert_array_equal(first[:7], past)
-    assert first.shape == (11, 8, 8) and count == 4 * 64
-    other, _ = generate(language, {"semantics": (past + 1) % 1024}, "semantics", FRAMES, sampling=greedy)
-    assert np.any(other[7:] != first[7:])
+    codes, count = generate(language, {"semantics": past, "speech": clip["speech"]}, "semantics", FRAMES)
+    np.testing.assert_array_equal(codes[:7], past)
+    assert codes.shape == (11, 8, 8) and count == 4 * 64
+    assert [p.make.frames for p in prompts] == [12, 4]
+    for prompt, start, stop in zip(prompts, (7, 10), (10, 11), strict=True):
+        speech, before = prompt.given
+        assert (before.modality, before.state, before.frames) == ("semantics", "past", 12)
+        np.testing.assert_array_equal(before.content, codes[start - 3 : start])
+        np.testing.assert_array_equal(speech.content, MODALITIES["speech"].take(clip["speech"], start, stop))
 
 
 @pytest.mark.parametrize(
