@@ -5,8 +5,9 @@ of the nearest vertex of the nearest triangle. Anti-aliasing is by rendering twi
 machine gives the same pixels every time.
 """
 
+import functools
+
 import numpy as np
-from numba import njit
 
 from models.face.camera import default_camera, default_pose, project, to_camera
 from models.face.model import FaceModel, deform
@@ -17,7 +18,23 @@ DEFAULT_LIGHT = np.array([-0.35, -0.55, -0.76], np.float32)
 PREVIEW_BACKGROUND = 40
 
 
-@njit(cache=True)
+def _compiled(function):
+    """Compiles a function with numba (cached on disk) when it is first called: importing numba takes half a second."""
+
+    @functools.cache
+    def kernel():
+        from numba import njit
+
+        return njit(cache=True)(function)
+
+    @functools.wraps(function)
+    def call(*args):
+        return kernel()(*args)
+
+    return call
+
+
+@_compiled
 def vertex_normals(points, faces):
     """Returns unit normals (V, 3), area-weighted means over each vertex's triangles; points (V, 3), faces (F, 3)."""
     normals = np.zeros(points.shape, np.float32)
@@ -37,7 +54,7 @@ def vertex_normals(points, faces):
     return normals
 
 
-@njit(cache=True)
+@_compiled
 def skin_to_camera(vertices, basis, coefficients, follow, head, head_shift, torso, torso_shift):
     """Poses a character's vertices in one pass, without the threads that a matrix library would start for so small a
     product.
@@ -69,7 +86,7 @@ def skin_to_camera(vertices, basis, coefficients, follow, head, head_shift, tors
     return out
 
 
-@njit(cache=True)
+@_compiled
 def shade(normals, colors, gloss, light, light_color, ambient):
     """Lights vertices from both sides.
 
@@ -108,7 +125,7 @@ def shade(normals, colors, gloss, light, light_color, ambient):
     return front, back
 
 
-@njit(cache=True)
+@_compiled
 def rasterize(points, faces, front, back, labels, two_sided, color, label, depth):
     """Draws triangles into buffers that the caller has cleared (``depth`` with infinity).
 
@@ -178,7 +195,7 @@ def rasterize(points, faces, front, back, labels, two_sided, color, label, depth
             row_c += step_cy
 
 
-@njit(cache=True)
+@_compiled
 def halve(color):
     """Returns an image half as large, each pixel the mean of four: uint8 (2H, 2W, 3) -> uint8 (H, W, 3)."""
     height, width = color.shape[0] // 2, color.shape[1] // 2

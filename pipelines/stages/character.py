@@ -171,7 +171,8 @@ def _paint_face(model, attributes, shape, rng):
             shadow += (
                 (0.12 - 0.02 * k) * np.exp(-0.5 * ((y - line - 0.002 * x**2) / 1.8) ** 2) * (np.abs(x) < 42) * (z > 40)
             )
-    colors *= 1 - np.clip(shadow, 0, 0.6)[:, None]
+    # Skin in shadow keeps its red: light that comes through it has lost the rest.
+    colors *= 1 - np.clip(shadow, 0, 0.6)[:, None] * np.array([0.82, 1.0, 1.08])
     gloss = np.full(len(xyz), 0.06) + 0.10 * bump(0, -34, 5, 6) + 0.05 * bump(0, 60, 30, 20)
 
     def where(name):
@@ -221,7 +222,7 @@ def _paint_face(model, attributes, shape, rng):
         face = where("face")
         jaw = np.minimum(-46 - y + 0.45 * np.maximum(ax - 30, 0), 200) * (ax < 74)
         cheek = np.where(
-            ax < 32, np.where(y > -66, 1 - ((np.abs(y + 59.5)) / 4.5), 1), 1
+            ax < 32, np.where(y > -70, 1 - np.abs(y + 62.5) / 7.5, 1), 1
         )  # moustache, then the gap beside the lips
         region = (jaw > 0) & (cheek > 0) & (z > -5) & (y > -118) & face
         region &= ~((ax < 14) & (y > -92) & (y < -86))
