@@ -119,7 +119,7 @@ def plan(config: DemoConfig, runner: RunnerOptions) -> list[Stage]:
         Stage("train language", _trainer("language", config, root, models)),
         Stage("train decoder", _trainer("decoder", config, root, models)),
         Stage("generate", lambda: _generate(config, root, models)),
-        Stage("report", lambda: _report(root)),
+        Stage("report", lambda: _report(config, root)),
     ]
     return stages
 
@@ -240,11 +240,12 @@ def write_given(dataset: Dataset, folder: str) -> tuple[str, str]:
     return speech, image
 
 
-def _report(root: str) -> dict:
+def _report(config: DemoConfig, root: str) -> dict:
+    from infra.road import draw_road
     from pipelines.report import ReportConfig, report
 
     made = report(ReportConfig(root))
-    return {"items": made["clips"], "unit": "clips", "summary": made}
+    return {"items": made["clips"], "unit": "clips", "summary": {**made, "road": draw_road(config.workdir)}}
 
 
 # --- What is shown at the end ---
@@ -256,6 +257,7 @@ def paths(config: DemoConfig, stages: dict) -> dict[str, str]:
     return {
         "report": report["report"],
         "contact sheet": report.get("contact_sheet", ""),
+        "the road": report["road"],
         "generated video": generated["outputs"]["video"],
         "generated, all": f"{config.workdir}/generated",
         "summary": f"{config.workdir}/summary.json",
