@@ -71,3 +71,16 @@ def record(index: int, frames: int = 61, codebooks=SMALL) -> dict:
         "tokenizers": "{}",
         "split": "heldout" if index % 6 == 0 else "train",
     }
+
+
+def random_params(config, seed: int = 0) -> dict:
+    """Parameters of a language model, drawn by NumPy: compiling the real initialisation takes a test seconds."""
+    import functools
+
+    import jax
+
+    from models.language_model import init_params
+
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))
+    return jax.tree.map(lambda a: (rng.normal(size=a.shape) * a.shape[-1] ** -0.5).astype(np.float32), shapes)

@@ -22,7 +22,7 @@ from tasks.mixture import uniform_weights
 from tasks.modalities import PAPER_CODEBOOKS, Vocabulary
 from tasks.registry import TASKS
 from tasks.windows import WindowConfig
-from tests.token_records import ByteText, record, vocabulary
+from tests.token_records import ByteText, random_params, record, vocabulary
 
 VOCABULARY = vocabulary()
 CONFIG = LanguageModelConfig(
@@ -41,7 +41,7 @@ CONFIG = LanguageModelConfig(
 
 @pytest.fixture(scope="module")
 def params():
-    return init_params(CONFIG, jax.random.key(0))
+    return random_params(CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -62,31 +62,36 @@ def all_rows(params: dict) -> jax.Array:
     return jnp.concatenate([tables["text"], tables["image"], tables["levels"]])
 
 
-def masked_full_softmax_loss(config, params, batch):
+def reference_targets(batch) -> dict[str, np.ndarray]:
+    """Positions that predict, the ids that they predict, and which of all ids are in the range of each."""
+    starts = np.array([r.start for r in VOCABULARY.ranges])
+    ends = starts + np.array([r.size for r in VOCABULARY.ranges])
+    positions = batch["head_positions"][batch["head_weights"] > 0]
+    ids = batch["tokens"].reshape(-1)[positions + 1]
+    which = np.searchsorted(starts, ids, side="right") - 1
+    index = np.arange(VOCABULARY.total)[None]
+    return {
+        "positions": positions,
+        "ids": ids,
+        "mask": (index >= starts[which][:, None]) & (index < ends[which][:, None]),
+    }
+
+
+def masked_full_softmax_loss(config, params, batch, targets):
     """The reference: logits over the whole vocabulary, everything outside the target's range at -inf."""
     x = hidden_states(config, params, batch["tokens"], batch["positions"], batch["segments"], batch["bounds"])
-    x = x.reshape(-1, config.width)
-    starts = np.array([r.start for r in VOCABULARY.ranges])
-    flat = batch["tokens"].reshape(-1)
-    logits = x @ all_rows(params).T
-    positions = batch["head_positions"][batch["head_weights"] > 0]
-    ids = flat[positions + 1]
-    which = np.searchsorted(starts, ids, side="right") - 1
-    ends = starts + np.array([r.size for r in VOCABULARY.ranges])
-    index = np.arange(VOCABULARY.total)
-    mask = (index[None] >= starts[which][:, None]) & (index[None] < ends[which][:, None])
-    masked = jnp.where(mask, logits[positions], -jnp.inf)
-    total = -jnp.take_along_axis(jax.nn.log_softmax(masked, -1), jnp.array(ids)[:, None], -1).sum()
-    return total / len(ids)
+    logits = x.reshape(-1, config.width)[targets["positions"]] @ all_rows(params).T
+    masked = jnp.where(targets["mask"], logits, -jnp.inf)
+    return -jnp.take_along_axis(jax.nn.log_softmax(masked, -1), targets["ids"][:, None], -1).mean()
 
 
 @pytest.mark.parametrize("image_width", [16, 32])
 def test_the_head_equals_the_masked_full_softmax_gradient_included(batch, image_width):
     config = dataclasses.replace(CONFIG, image_width=image_width)
-    params = init_params(config, jax.random.key(1))
+    params = random_params(config, 1)
     ours, ours_grad = jax.jit(jax.value_and_grad(lambda p, b: loss(config, p, b)[0]))(params, batch)
-    reference, reference_grad = jax.jit(jax.value_and_grad(lambda p: masked_full_softmax_loss(config, p, batch)))(
-        params
+    reference, reference_grad = jax.jit(jax.value_and_grad(lambda p, b, t: masked_full_softmax_loss(config, p, b, t)))(
+        params, batch, reference_targets(batch)
     )
     assert float(ours) == pytest.approx(float(reference), abs=1e-5)
     assert jax.tree.structure(ours_grad) == jax.tree.structure(reference_grad)
@@ -96,7 +101,7 @@ def test_the_head_equals_the_masked_full_softmax_gradient_included(batch, image_
 
 def test_a_range_without_targets_gets_no_output_gradient(batch):
     """Rows of a range that no target has, and that no input reads, are not touched by the loss."""
-    params = init_params(CONFIG, jax.random.key(1))
+    params = random_params(CONFIG, 1)
     grad = jax.jit(jax.grad(lambda p, b: loss(CONFIG, p, b)[0]))(params, batch)["embedding"]["levels"]
     targets = batch["tokens"].reshape(-1)[batch["head_positions"][batch["head_weights"] > 0] + 1]
     first = VOCABULARY.ranges[2].start
@@ -229,6 +234,12 @@ def test_the_paper_step_traces_at_8192_tokens():
     shapes = jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))
     value, grads = jax.eval_shape(jax.value_and_grad(lambda p, b: loss(config, p, b)[0]), shapes, batch)
     assert value.shape == () and jax.tree.map(lambda a: a.shape, grads) == jax.tree.map(lambda a: a.shape, shapes)
+
+
+def test_initialisation_is_scaled_and_norms_start_at_one():
+    params = jax.jit(functools.partial(init_params, CONFIG))(jax.random.key(0))
+    assert np.std(params["embedding"]["levels"]) == pytest.approx(CONFIG.width**-0.5, rel=0.05)
+    assert not np.any(params["final"]["norm"]) and not np.any(params["layers"]["mlp_norm"])
 
 
 def test_every_declared_array_names_its_axes():

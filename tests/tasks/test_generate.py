@@ -1,19 +1,18 @@
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
 
 from models.errors import InputError
 from models.io import save_model
-from models.language_model import LanguageModelConfig, Sampling, decode, init_params
+from models.language_model import LanguageModelConfig, Sampling, decode
 from models.signals import latent_steps, speech_steps
 from tasks import generate as generation
 from tasks.generate import Language, generate, load_language, run_chain
 from tasks.modalities import MODALITIES, PAPER_CODEBOOKS, flatten
 from tasks.prompts import parse, to_pieces
 from tasks.windows import WindowConfig
-from tests.token_records import SMALL, ByteText, record, vocabulary
+from tests.token_records import SMALL, ByteText, random_params, record, vocabulary
 
 VOCABULARY = vocabulary()
 CONFIG = LanguageModelConfig(
@@ -33,7 +32,7 @@ FRAMES = 41  # 11 latent steps: windows of 4, 3, 3 and a last one of 1
 
 @pytest.fixture(scope="module")
 def language() -> Language:
-    params = init_params(CONFIG, jax.random.key(0))
+    params = random_params(CONFIG)
     return Language(CONFIG, params, VOCABULARY, ByteText(), WindowConfig(3, 3), length=1280)
 
 
