@@ -25,7 +25,7 @@ from tasks.registry import Source
 from tasks.windows import Content, Window, WindowConfig, slide, starts, step_prompt, window_at
 
 TOKENIZER_OF = {stream: stream for stream in STREAMS} | {"semantics": "semantic"}
-MAX_TEXT = 256  # ids of a generated text
+MAX_TEXT = 512  # ids of a generated text; the room that a prompt leaves may be less
 
 
 @dataclass(frozen=True)
