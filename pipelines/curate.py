@@ -27,7 +27,7 @@ from pipelines.beam import (
 from pipelines.dataset import ShardInfo, shard_name, update_manifest, write_shard
 from pipelines.stages.curation import Settings, curate_source
 from pipelines.stages.filters import SCORES, FilterThresholds, thresholds_with
-from pipelines.stages.landmarks import BACKENDS, check_backend
+from pipelines.stages.landmarks import BACKENDS, check_backend, close_backends
 
 JOB, STEP = "curate", "clips"
 LISTS = (".txt", ".lst", ".list")
@@ -100,7 +100,10 @@ class CurateShard:
     settings: Settings
 
     def __call__(self, task: ShardTask) -> StepResult:
-        results = [curate_source(source.path, self.settings, source.duplicate_of) for source in task.payload]
+        try:
+            results = [curate_source(source.path, self.settings, source.duplicate_of) for source in task.payload]
+        finally:
+            close_backends()
         records = [record for result in results for record in result.clips]
         rejects = [row for result in results for row in result.rejects]
         quality = [row for result in results for row in result.quality]

@@ -9,7 +9,7 @@ and only says why a video without a frontal face was rejected.
 import functools
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ MAX_MISSED = 3  # detections in a row that a track may miss, 0.8 s between those
 MIN_OVERLAP = 0.25
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Face:
     """A detection. ``box`` is float (4,): left, top, right, bottom in pixels of the picture that was searched."""
 
@@ -37,7 +37,7 @@ class Face:
         return float(self.box[2] - self.box[0])
 
 
-@dataclass
+@dataclass(eq=False)
 class Track:
     """One face over time: the index of each searched frame where it was seen -> the face."""
 
@@ -170,7 +170,3 @@ def boxes_between(track: Track, start: int, end: int) -> np.ndarray:
     kernel /= kernel.sum()
     padded = np.pad(dense, ((5, 5), (0, 0)), mode="edge")
     return np.stack([np.convolve(padded[:, k], kernel, mode="valid") for k in range(4)], axis=1)
-
-
-def with_landmarks(face: Face, landmarks: np.ndarray) -> Face:
-    return replace(face, landmarks=landmarks)

@@ -116,39 +116,45 @@ def _dlib(frames, boxes, weights):
 # --- MediaPipe ---
 
 
-class _Landmarker:
-    """MediaPipe's landmarker, closed with the process: its own finaliser raises when Python exits."""
+@functools.lru_cache(maxsize=2)
+def _mediapipe_landmarker(path: str):
+    import mediapipe
 
-    def __init__(self, path: str):
-        import atexit
-
-        import mediapipe
-
-        options = mediapipe.tasks.vision.FaceLandmarkerOptions(
-            base_options=mediapipe.tasks.BaseOptions(model_asset_path=path),
-            running_mode=mediapipe.tasks.vision.RunningMode.IMAGE,
-            num_faces=1,
-        )
-        try:
-            self.landmarker = mediapipe.tasks.vision.FaceLandmarker.create_from_options(options)
-        except (RuntimeError, ValueError) as error:
-            raise InputError(f"--landmark-weights {path}: not a MediaPipe face landmarker ({error})") from error
-        self.image = functools.partial(mediapipe.Image, mediapipe.ImageFormat.SRGB)
-        atexit.register(self.landmarker.close)
+    options = mediapipe.tasks.vision.FaceLandmarkerOptions(
+        base_options=mediapipe.tasks.BaseOptions(model_asset_path=path),
+        running_mode=mediapipe.tasks.vision.RunningMode.IMAGE,
+        num_faces=1,
+    )
+    try:
+        landmarker = mediapipe.tasks.vision.FaceLandmarker.create_from_options(options)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"--landmark-weights {path}: not a MediaPipe face landmarker ({error})") from error
+    _open_landmarkers.append(landmarker)
+    return landmarker
 
 
-_mediapipe_landmarker = functools.lru_cache(maxsize=2)(_Landmarker)
+_open_landmarkers: list = []
+
+
+def close_backends() -> None:
+    """Closes what must be closed before Python exits (MediaPipe's finaliser raises); backends load again on use."""
+    _mediapipe_landmarker.cache_clear()
+    while _open_landmarkers:
+        _open_landmarkers.pop().close()
 
 
 def _mediapipe(frames, boxes, weights):
-    model = _mediapipe_landmarker(weights)
+    import mediapipe
+
+    landmarker = _mediapipe_landmarker(weights)
     size = 256
     out = np.full((len(frames), NUM_LANDMARKS, 2), np.nan, np.float32)
     for index, (frame, box) in enumerate(zip(frames, boxes, strict=True)):
         # A square of twice the face, so that only this face is looked at.
         side = 2.0 * max(box[2] - box[0], box[3] - box[1])
         corner = (box[:2] + box[2:]) / 2 - side / 2
-        result = model.landmarker.detect(model.image(_cut(frame, corner, side / size, size)))
+        picture = mediapipe.Image(mediapipe.ImageFormat.SRGB, _cut(frame, corner, side / size, size))
+        result = landmarker.detect(picture)
         if result.face_landmarks:
             points = np.array([(p.x, p.y) for p in result.face_landmarks[0]], np.float32)[list(MEDIAPIPE_TO_IBUG)]
             out[index] = points * side + corner - 0.5
