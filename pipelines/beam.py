@@ -195,9 +195,9 @@ def _local_runner():
     from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
     from google.protobuf import struct_pb2
 
-    # Worker processes take their log level from here and nowhere else; at INFO they tell of every channel they close.
+    # Worker processes take their log level from here alone; below ERROR they tell of every channel they close.
     options = struct_pb2.Struct()
-    options["beam:option:default_sdk_harness_log_level:v1"] = "WARNING"
+    options["beam:option:default_sdk_harness_log_level:v1"] = "ERROR"
     info = beam_provision_api_pb2.ProvisionInfo(pipeline_options=options)
     return FnApiRunner(provision_info=ExtendedProvisionInfo(info))
 
