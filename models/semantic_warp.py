@@ -1,9 +1,9 @@
 """Moves a reference image to where another label map has its face: the start from which a small video decoder works.
 
-Label maps of two frames give points that can be found in both (middle and extent of the face, the brows, the eyes, the
-nose, the mouth and its opening). A thin-plate spline through the points' displacements, at rest on the image's border,
-moves the pixels. It is geometry without parameters: it turns and shifts the head, opens eyes and lips, and invents
-nothing (no teeth).
+Label maps of two frames give points that can be found in both (middle and extent of the face, the head with its hair,
+the brows, the eyes, the nose, the mouth and its opening). A thin-plate spline through the points' displacements, at
+rest on the image's border, moves the pixels. It is geometry without parameters: it turns and shifts the head, opens
+eyes and lips, and invents nothing (no teeth).
 """
 
 import numpy as np
@@ -12,6 +12,20 @@ from models.labels import LABEL_INDEX
 
 _GROUPS = {
     "face": ("face", "brows", "lashes", "pupil", "iris", "sclera", "lips", "teeth", "tongue", "other-in-mouth", "nose"),
+    "head": (
+        "face",
+        "hair",
+        "ears",
+        "headwear",
+        "brows",
+        "lashes",
+        "pupil",
+        "iris",
+        "sclera",
+        "glasses",
+        "beard",
+        "nose",
+    ),
     "brows": ("brows",),
     "eyes": ("lashes", "pupil", "iris", "sclera"),
     "iris": ("pupil", "iris"),
@@ -39,7 +53,7 @@ def control_points(labels: np.ndarray) -> np.ndarray:
     """
     face = _spread(_MASKS["face"][labels])
     left = (np.arange(labels.shape[1]) + 0.5) / labels.shape[1] < face[0, 0]  # nothing, if there is no face
-    points = [face]
+    points = [face, _spread(_MASKS["head"][labels])[1:4]]
     for name in ("brows", "eyes", "iris"):
         region = _MASKS[name][labels]
         for side in (left, ~left):

@@ -314,7 +314,7 @@ def predict_velocity(
 def training_loss(
     config: VideoDecoderConfig, params: dict, batch: dict[str, jax.Array], key: jax.Array, *, drop: bool = True
 ) -> jax.Array:
-    """L2 on v over the latents that are not given.
+    """L2 on v over the latents that are not given (with an anchor, in units of the deviation that v then has).
 
     Args:
         config, params: the model.
@@ -359,6 +359,11 @@ def training_loss(
         estimate = estimate * use[:, None, None, None, None]
     v = predict_velocity(config, params, x, t, conditions, estimate)
     error = jnp.square(v - velocity(x0, noise, alpha, sigma)) * counted
+    if config.anchor:
+        # In units of what the anchor leaves to the network (else steps of little noise, where nothing more can be
+        # known, would outweigh those of much noise, which decide what the face does).
+        variance = jnp.where(keep_image, config.anchor_deviation**2, 1.0)[:, None, None, None, None]
+        error = error * (alpha**2 * variance + sigma**2) / variance
     return error.sum() / (counted.sum() * x0[0, 0].size)
 
 

@@ -70,11 +70,11 @@ TINY = DecoderTraining(
         frames=5,
     ),
     diffusion=DiffusionTraining(
-        model=VideoDecoderConfig(),
+        model=VideoDecoderConfig(image_dropout=0.0),
         optimizer=OptimizerConfig(peak=2e-3, warmup=20, weight_decay=1e-2),
-        steps=150,
+        steps=120,
         batch=8,
-        sampling=Sampling(steps=20, guidance=1.0, temperature=0.3),
+        sampling=Sampling(steps=10, guidance=1.0, temperature=0.1),
     ),
 )
 PAPER = DecoderTraining(

@@ -1,0 +1,59 @@
+import numpy as np
+
+from models.labels import LABEL_INDEX
+from models.semantic_warp import control_points, displacement, warp
+
+
+def face(dx=0, dy=0, opening=4, size=128):
+    y, x = np.mgrid[:size, :size]
+    labels = np.zeros((size, size), np.uint8)
+
+    def ellipse(name, cy, cx, ry, rx):
+        labels[((y - cy - dy) / ry) ** 2 + ((x - cx - dx) / rx) ** 2 < 1] = LABEL_INDEX[name]
+
+    ellipse("face", 64, 64, 34, 26)
+    for side in (-11, 11):
+        ellipse("brows", 48, 64 + side, 2, 7)
+        ellipse("sclera", 55, 64 + side, 3, 5)
+        ellipse("iris", 55, 64 + side, 2, 2)
+    ellipse("nose", 66, 64, 6, 4)
+    ellipse("lips", 82, 64, 3 + opening, 10)
+    ellipse("other-in-mouth", 82, 64, opening, 7)
+    return labels
+
+
+def textured(size=128):
+    y, x = np.mgrid[:size, :size]
+    return np.stack([(x * 2) % 256, (y * 2) % 256, 128 + 60 * np.sin((x + y) / 9)], -1).astype(np.uint8)
+
+
+def test_control_points_lie_where_the_regions_do():
+    points = control_points(face())
+    np.testing.assert_allclose(points[0] * 128, (64.5, 64.5), atol=0.6)
+    assert points[1, 0] < points[0, 0] < points[2, 0] and points[3, 1] < points[0, 1] < points[4, 1]
+    assert np.isfinite(points).all()
+    closed = control_points(face(opening=0.1))
+    assert np.isnan(closed).any() and np.isfinite(closed[0]).all()
+    assert np.isnan(control_points(np.zeros((128, 128), np.uint8))).all()
+
+
+def test_the_same_labels_leave_the_image_alone():
+    image = textured()
+    np.testing.assert_array_equal(warp(image, face(), face()[None])[0], image)
+    nothing = np.zeros((1, 128, 128), np.uint8)
+    np.testing.assert_array_equal(warp(image, face(), nothing)[0], image)
+
+
+def test_a_moved_head_moves_its_pixels_and_not_the_border():
+    image = textured()
+    moved = warp(image, face(), face(dx=6, dy=-4)[None])[0].astype(int)
+    expected = np.roll(image, (-4, 6), (0, 1)).astype(int)
+    inside = (slice(45, 75), slice(60, 80))
+    assert np.abs(moved[inside] - expected[inside]).mean() < 6 < np.abs(image[inside] - expected[inside]).mean()
+    assert np.abs(moved[:3] - image[:3].astype(int)).mean() < 4
+
+
+def test_an_opened_mouth_moves_the_lips_apart():
+    field = displacement(control_points(face(opening=2)), control_points(face(opening=8)))
+    column = field[:, 12, 1]  # the vertical displacement along the middle of the face, target to source
+    assert column[14] > 0.01 and column[17] < -0.01  # from above the mouth downward, from below it upward
