@@ -18,7 +18,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict:
-    from tasks.generate import read_vocabulary
+    from tasks.generate import read_token_space
     from tasks.mixture import uniform_weights
     from tasks.modalities import PAPER_CODEBOOKS, Vocabulary
     from tasks.registry import TASKS, task_named
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> dict:
         raise InputError("tasks: --dataset goes with --show")
     vocabulary = Vocabulary.of_codebooks(PAPER_CODEBOOKS, eos=1)
     if args.tokenizers is not None:
-        vocabulary = read_vocabulary(args.tokenizers)[0]
+        vocabulary = read_token_space(args.tokenizers).vocabulary
     chosen = TASKS if args.show is None else (task_named(args.show),)
     weights = dict(zip((t.name for t in TASKS), uniform_weights(TASKS), strict=True))
     summary = {

@@ -48,41 +48,63 @@ class Language:
     length: int
 
 
-def read_vocabulary(tokenizers: Path | str) -> tuple[Vocabulary, TextCodec]:
-    """Computes the vocabulary of the trained tokenizers in a directory; also returns the text tokenizer."""
+@dataclass(frozen=True)
+class TokenSpace:
+    """What trained tokenizers come to; ``weights`` is tokenizer name -> sha256."""
+
+    vocabulary: Vocabulary
+    text: TextCodec
+    weights: dict[str, str]
+
+
+def read_token_space(tokenizers: Path | str) -> TokenSpace:
+    """Computes the vocabulary of the trained tokenizers in a directory."""
     from models.tokenizers import load_tokenizer
 
     loaded = {stream: load_tokenizer(Path(tokenizers) / name) for stream, name in TOKENIZER_OF.items()}
     codebooks = {stream: tokenizer.codebook_sizes for stream, tokenizer in loaded.items()}
-    return Vocabulary.of_codebooks(codebooks, loaded["text"].eos_id), loaded["text"]
+    return TokenSpace(
+        vocabulary=Vocabulary.of_codebooks(codebooks, loaded["text"].eos_id),
+        text=loaded["text"],
+        weights={TOKENIZER_OF[stream]: tokenizer.weights_sha256 for stream, tokenizer in loaded.items()},
+    )
 
 
 def load_language(model: Path | str, tokenizers: Path | str) -> Language:
     """Loads a trained language model for use with the given tokenizers.
 
     Raises:
-        InputError: no language model there, or tokenizers whose ranges are not those it was trained with.
+        InputError: no language model there, or tokenizers that are not those it was trained with: other ranges, or the
+            same ranges with another meaning.
     """
     kind, config, params, meta = load_model(model)
     if kind != "language":
         raise InputError(f"{model}/model.json: kind {kind!r}, expected 'language'")
     config = dataclass_from_dict(LanguageModelConfig, config)
     vocabulary = Vocabulary.from_json(meta.extra["vocabulary"])
-    found, text = read_vocabulary(tokenizers)
-    if found != vocabulary:
+    found = read_token_space(tokenizers)
+    if found.vocabulary != vocabulary:
         raise InputError(
             f"{model}: trained with the ranges {vocabulary.to_json()}, but the tokenizers in {tokenizers} have "
-            f"{found.to_json()}; expected the tokenizers it was trained with"
+            f"{found.vocabulary.to_json()}; expected the tokenizers it was trained with"
         )
+    check_weights(meta.extra["tokenizers"], found.weights, f"{model}: trained with", f"{tokenizers} has")
     template = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
     return Language(
         config=config,
         params=jax.tree.map(jnp.asarray, fill(template, params, model)),
         vocabulary=vocabulary,
-        text=text,
+        text=found.text,
         window=dataclass_from_dict(WindowConfig, meta.extra["window"]),
         length=meta.extra["length"],
     )
+
+
+def check_weights(trained: Mapping[str, str], found: Mapping[str, str], one: str, other: str) -> None:
+    """Raises InputError, naming both, where two sets of tokenizers differ: their ids would not mean the same."""
+    for name in found:
+        if trained.get(name) != found[name]:
+            raise InputError(f"{one} {name} tokenizer {trained.get(name)}, but {other} {found[name]}")
 
 
 # --- One step ---------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from models.errors import InputError
 from models.io import save_model
 from models.language_model import LanguageModelConfig, init_params, loss
 from pipelines.dataset import Dataset
-from tasks.generate import read_vocabulary
+from tasks.generate import check_weights, read_token_space
 from tasks.loader import ExampleMaker, HeadLayout, LoaderConfig, TokenRecords, heldout_batches, training_batches
 from tasks.mixture import uniform_weights
 from tasks.modalities import PAPER_CODEBOOKS, Vocabulary
@@ -55,12 +55,15 @@ def build(
         return make_job(LanguageJobConfig(config, Vocabulary.of_codebooks(PAPER_CODEBOOKS, eos=1)))
     if tokenizers is None:
         raise InputError("train language: --tokenizers is needed: the vocabulary is computed from them")
-    vocabulary, text = read_vocabulary(tokenizers)
+    space = read_token_space(tokenizers)
     column = Dataset(dataset).column("tokens")
+    made = Dataset(dataset).manifest()["columns"]["tokens"]["producer"]["tokenizers"]
+    check_weights(made, space.weights, f"{dataset}: tokens were made by", f"{tokenizers} has")
     data = json.dumps([dataclasses.asdict(info) for info in Dataset(dataset).shard_infos("tokens")])
     return make_job(
-        LanguageJobConfig(config, vocabulary),
-        text=text,
+        LanguageJobConfig(config, space.vocabulary),
+        text=space.text,
+        weights=space.weights,
         column=column,
         data=hashlib.sha256(data.encode()).hexdigest()[:16],
         seed=seed,
@@ -104,6 +107,7 @@ def make_job(
     config: LanguageJobConfig,
     *,
     text: TextCodec | None = None,
+    weights: dict[str, str] | None = None,
     column: Sequence | None = None,
     data: str = "",
     seed: int = 0,
@@ -113,6 +117,7 @@ def make_job(
     Args:
         config: preset and vocabulary.
         text: the text tokenizer.
+        weights: tokenizer name -> sha256 of its weights; stored with the model.
         column: the tokens column. Without text and column the job can be shown and its state's shapes computed.
         data: identity of the column.
         seed: of the data order.
@@ -140,10 +145,11 @@ def make_job(
     def export(state, directory):
         extra = {
             "vocabulary": vocabulary.to_json(),
+            "tokenizers": weights or {},
             "window": dataclasses.asdict(preset.window),
             "length": preset.length,
             "steps": preset.steps,
-            "weights": preset.weights,
+            "task_weights": preset.weights,
         }
         save_model(directory, "language", model, jax.device_get(state["params"]), extra)
 

@@ -8,7 +8,7 @@ from models.io import save_model
 from models.language_model import LanguageModelConfig, Sampling, decode
 from models.signals import latent_steps, speech_steps
 from tasks import generate as generation
-from tasks.generate import Language, generate, load_language, run_chain
+from tasks.generate import Language, TokenSpace, generate, load_language, run_chain
 from tasks.modalities import MODALITIES, PAPER_CODEBOOKS, flatten
 from tasks.prompts import parse, to_pieces
 from tasks.windows import WindowConfig
@@ -125,15 +125,21 @@ def test_a_chain_feeds_each_link_to_the_next(language, clip, monkeypatch, tmp_pa
 def save(language: Language, directory, **changes) -> None:
     extra = {
         "vocabulary": language.vocabulary.to_json(),
+        "tokenizers": {"speech": "abc"},
         "window": dataclasses.asdict(language.window),
         "length": language.length,
     }
     save_model(directory, changes.get("kind", "language"), language.config, language.params, extra)
 
 
+def use(monkeypatch, found, speech="abc") -> None:
+    space = TokenSpace(found, ByteText(), {"speech": speech})
+    monkeypatch.setattr(generation, "read_token_space", lambda tokenizers: space)
+
+
 def test_a_saved_model_comes_back_and_makes_the_same(language, clip, monkeypatch, tmp_path):
     save(language, tmp_path)
-    monkeypatch.setattr(generation, "read_vocabulary", lambda tokenizers: (VOCABULARY, ByteText()))
+    use(monkeypatch, VOCABULARY)
     loaded = load_language(tmp_path, "tokenizers")
     given = {"image": clip["image"]}
     left, right = (generate(m, given, "shape", FRAMES, seed=3)[0] for m in (language, loaded))
@@ -143,8 +149,15 @@ def test_a_saved_model_comes_back_and_makes_the_same(language, clip, monkeypatch
 def test_tokenizers_of_other_ranges_are_refused_with_both_shown(language, monkeypatch, tmp_path):
     save(language, tmp_path)
     other = vocabulary(SMALL | {"image": (1024,)})
-    monkeypatch.setattr(generation, "read_vocabulary", lambda tokenizers: (other, ByteText()))
+    use(monkeypatch, other)
     with pytest.raises(InputError, match=rf"{VOCABULARY.total}.*{other.total}"):
+        load_language(tmp_path, "tokenizers")
+
+
+def test_tokenizers_of_the_same_ranges_but_other_weights_are_refused(language, monkeypatch, tmp_path):
+    save(language, tmp_path)
+    use(monkeypatch, VOCABULARY, speech="def")
+    with pytest.raises(InputError, match="speech tokenizer abc, but tokenizers has def"):
         load_language(tmp_path, "tokenizers")
 
 
@@ -159,8 +172,10 @@ def test_the_vocabulary_is_computed_from_the_trained_tokenizers(monkeypatch):
         eos_id = 1
 
         def __init__(self, name):
+            self.weights_sha256 = f"sha of {name}"
             self.codebook_sizes = PAPER_CODEBOOKS["semantics" if name == "semantic" else name]
 
     monkeypatch.setattr("models.tokenizers.load_tokenizer", lambda directory: Tokenizer(directory.name))
-    found, text = generation.read_vocabulary("W/models")
-    assert found.total == 546_944 and text.eos_id == 1
+    space = generation.read_token_space("W/models")
+    assert space.vocabulary.total == 546_944 and space.text.eos_id == 1
+    assert space.weights["semantic"] == "sha of semantic" and len(space.weights) == 7

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 from infra.presets.language import PAPER, TINY
+from infra.training import language_job
 from infra.training.jobs import build_job
 from infra.training.language_job import LanguageJobConfig, make_job, model_config, task_weights
 from infra.training.loop import train
 from models.errors import InputError
 from models.io import load_model
 from models.language_model import loss
+from pipelines.dataset import shard_name, update_manifest, write_shard
+from tasks.generate import TokenSpace
 from tasks.loader import HeadLayout, LoaderConfig, arrange
 from tasks.loader import example as build_example
 from tasks.modalities import Vocabulary
@@ -119,6 +122,20 @@ def test_overrides_and_missing_tokenizers(tmp_path):
     assert job.config.preset.window.current == 9 and job.config.preset.width == 64 and job.steps == 7
     with pytest.raises(InputError, match="--tokenizers"):
         build_job("language", dataset=tmp_path)
+
+
+def test_a_dataset_is_trained_on_only_with_the_tokenizers_that_made_it(tmp_path, monkeypatch):
+    shard = write_shard(tmp_path, shard_name("tokens", 0, 1), [record(i, frames=37) for i in range(8)])
+    update_manifest(tmp_path, {"tokens": ([shard], {"tokenizers": {"speech": "abc"}})})
+    space = TokenSpace(VOCABULARY, ByteText(), {"speech": "abc"})
+    monkeypatch.setattr(language_job, "read_token_space", lambda tokenizers: space)
+    job = build_job("language", dataset=tmp_path, tokenizers=tmp_path, overrides={"length": "1536"})
+    assert job.config.vocabulary == VOCABULARY and job.data
+    assert next(iter(job.train_batches()))["tokens"].shape == (1, 1536)
+    assert len(list(job.heldout_batches())) == TINY.heldout_batches
+    space.weights["speech"] = "def"
+    with pytest.raises(InputError, match="speech tokenizer abc, but .* has def"):
+        build_job("language", dataset=tmp_path, tokenizers=tmp_path)
 
 
 def test_weights_are_read_from_a_file(tmp_path):
