@@ -138,7 +138,7 @@ def _speech(clip: Record, _: dict, config: AnnotateConfig, backend: str) -> dict
 def _script(clip: Record, columns: dict, config: AnnotateConfig, backend: str) -> dict[str, Record]:
     from pipelines.stages.transcribe import transcribe
 
-    script = transcribe(columns["speech"]["audio"])
+    script = transcribe(columns["speech"]["audio"], columns["speech"]["activity"])
     return {
         "script": {
             "text": script.text,

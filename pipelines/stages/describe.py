@@ -416,7 +416,8 @@ def _patch_light(clip: Clip, corners: tuple[int, ...], down: float = 0.0) -> flo
 def _lighting(clip: Clip) -> dict:
     mean = float((clip.frames[::8].reshape(-1, 3).mean(0) @ np.array([0.299, 0.587, 0.114])).item())
     left, right = _patch_light(clip, (1, 31, 48)), _patch_light(clip, (15, 35, 54))
-    above, below = _patch_light(clip, (19, 24), -0.2), _patch_light(clip, (8, 57))
+    # Between the brows and on the chin: above the brows there may be hair.
+    above, below = _patch_light(clip, (21, 22, 27)), _patch_light(clip, (8, 57))
     across, along = np.log2(max(left, 4) / max(right, 4)), np.log2(max(above, 4) / max(below, 4))
     direction = "even"
     if abs(across) > 0.3 and abs(across) >= abs(along) - 0.3:

@@ -12,6 +12,7 @@ the image.
 """
 
 import functools
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,11 @@ BACKEND = "landmark-gauss-newton"
 
 # Points whose distance says how open lids and lips are, upper and lower in turn.
 _PAIRS = ((37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65))
+
+# Names of expression directions that are actions, with nothing on the other side of zero.
+_ONE_WAY = re.compile(
+    "open|round|funnel|spread|press|close|raise|lower|smile|frown|puff|wrinkle|blink|squint|wide|tongue|forward"
+)
 
 
 @dataclass(frozen=True)
@@ -75,10 +81,13 @@ def face_size(landmarks: np.ndarray) -> float:
 
 
 def expression_bounds(model: FaceModel) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the lowest and highest value of each expression coefficient, float32 (Ne,) each."""
-    lower = getattr(model, "expression_lower", None)
-    lower = -np.ones(model.num_expression) if lower is None else np.asarray(lower)
-    return lower.astype(np.float32), np.ones(model.num_expression, np.float32)
+    """Returns the lowest and highest value of each expression coefficient, float32 (Ne,) each.
+
+    A direction named after one action (jaw_open, smile, blink_left ...) has no opposite and starts at 0; one named
+    after an axis or a side, or with a name that says nothing (as in FLAME), goes both ways.
+    """
+    one_way = [bool(_ONE_WAY.search(name)) for name in model.expression_names]
+    return np.where(one_way, 0, -1).astype(np.float32), np.ones(model.num_expression, np.float32)
 
 
 def fit_clip(landmarks: np.ndarray, model: FaceModel, config: FitConfig | None = None) -> FaceFit:

@@ -17,6 +17,8 @@ _SHIFT = 4
 # Anatomy, as shares of the length of the eye's opening from corner to corner (about 30 mm; an iris is 11.7 mm, a pupil
 # some 4 mm wide).
 _IRIS_RADIUS, _PUPIL_RADIUS = 0.20, 0.075
+# A brow that differs less from the skin (in levels of 255) is not to be told from noise.
+_LEAST_CONTRAST = 7.0
 
 
 @dataclass(frozen=True)
@@ -136,15 +138,23 @@ def _paint_brows(labels, pixels, landmarks, unit) -> None:
         down = eye.mean(0) - brow.mean(0)
         down /= max(np.linalg.norm(down), 1e-3)
         # The landmarks run along the brow's upper half.
-        place = stroke(labels.shape, brow + down * 0.02 * unit, 0.11 * unit) & np.isin(labels, (hair, skin))
-        around = stroke(labels.shape, brow + down * 0.02 * unit, 0.24 * unit) & (labels == skin) & ~place
+        middle = brow + down * 0.02 * unit
+        # Hair reaches into the brow's ends, and a dark brow may have been taken for hair: stay between the ends.
+        inner = np.concatenate(
+            [[0.6 * middle[0] + 0.4 * middle[1]], middle[1:-1], [0.6 * middle[-1] + 0.4 * middle[-2]]]
+        )
+        place = stroke(labels.shape, inner, 0.11 * unit) & np.isin(labels, (hair, skin))
+        around = stroke(labels.shape, middle, 0.24 * unit) & (labels == skin) & ~place
         if not place.any() or not around.any():
             continue
-        # Half-way between the skin around and the darkest of the brow; a thin blurred light-map keeps single hairs
+        # Brows are darker than the skin around, or brighter on dark skin; blurred a little so that single hairs hold
         # together.
-        light = cv2.GaussianBlur(pixels.light, (3, 3), 0)
-        bright, dark = np.median(light[around]), np.percentile(light[place], 10)
-        labels[place & (light < bright - 0.4 * (bright - dark))] = LABEL_INDEX["brows"]
+        light = cv2.GaussianBlur(pixels.light, (3, 3), 0) - np.median(pixels.light[around])
+        low, high = np.percentile(light[place], [10, 90])
+        if max(-low, high) < _LEAST_CONTRAST:
+            continue
+        stands_out = light < 0.4 * low if -low > high else light > 0.4 * high
+        labels[place & stands_out] = LABEL_INDEX["brows"]
 
 
 def _paint_mouth(labels, pixels, landmarks, unit, skin_light) -> None:

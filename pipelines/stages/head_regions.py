@@ -137,6 +137,8 @@ def log_prior(head: HeadFrame, size: int, hair: float = 1.0, length: float = 1.0
     weights[BACKGROUND] = np.where(skull, 0.25 * np.exp(-inside / 0.06), 0.25 + 0.75 * ramp(outside, 0.0, 0.7))
     weights[BACKGROUND] *= 1 - 0.7 * below * (1 - ramp(side, 0.7, 2.0))
     weights = np.maximum(weights, 2e-3)
+    # Where there is no hair, its place is skin.
+    weights[SKIN] += 0.98 * (1 - hair) * weights[HAIR]
     weights[HAIR] *= 0.02 + 0.98 * hair
     logs = np.log(weights / weights.sum(0))
     return np.stack([cv2.resize(part, (size, size), interpolation=cv2.INTER_LINEAR) for part in logs])
@@ -178,6 +180,11 @@ def sure_places(head: HeadFrame, landmarks: np.ndarray, size: int, scale: float)
     sure[HAIR] = skull & ~face & (up > 0.62)
     outside = cv2.distanceTransform((~(skull | face)).astype(np.uint8), cv2.DIST_L2, 3) * scale / head.unit
     sure[BACKGROUND] = (outside > 0.55) & ((up > -0.7) | ((side > 2.2) & (up > -1.5)))
+    # The picture's rim behind the head: a person is cut off by the lower rim only.
+    rim = np.zeros(shape, bool)
+    width = max(1, round(0.03 * size))
+    rim[:width], rim[:, :width], rim[:, -width:] = True, True, True
+    sure[BACKGROUND] = np.maximum(sure[BACKGROUND], rim & (outside > 0.15) & (up > -0.5))
     bottom = np.arange(size)[:, None] >= 0.93 * size
     sure[CLOTHES] = ((up < -1.75) | (bottom & (up < -1.2))) & (side < 1.3)
     return sure

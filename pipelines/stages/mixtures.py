@@ -22,6 +22,12 @@ class Mixture:
         """Returns the natural log of the density: float32 (N, D) -> float32 (N,)."""
         return _log_sum(self.component_log_density(points))
 
+    def first_dimensions(self, count: int) -> "Mixture":
+        """Returns the distribution of the first dimensions alone."""
+        covariances = np.linalg.inv(np.swapaxes(self.whiteners, 1, 2) @ self.whiteners)[:, :count, :count]
+        whiteners = np.linalg.inv(np.linalg.cholesky(covariances.astype(np.float64)))
+        return Mixture(self.log_weights, self.means[:, :count], whiteners.astype(np.float32))
+
     def component_log_density(self, points: np.ndarray) -> np.ndarray:
         """Returns log(weight x density) of each component: (N, D) -> (K, N)."""
         count, size = self.means.shape

@@ -40,6 +40,8 @@ from pipelines.stages.mixtures import Mixture, fit_mixture, nowhere
 BACKEND = "geometry"
 
 _COMPONENTS = (12, 4, 4, 5)
+# What a background's colour is worth less (natural log) where the background has not been seen in that colour.
+_ELSEWHERE = 2.5
 # A class with fewer sample pixels than this is not in the clip.
 _TOO_FEW = 40
 
@@ -73,13 +75,14 @@ def _places(size: int, config: SegmentConfig) -> np.ndarray:
 class ColourModels:
     """What the four classes look like in one clip.
 
-    background: a mixture over colour and place (5 dimensions). table: float32 (64, 64, 64, 3), the log densities of
-        skin, hair and clothes for Lab colours. hair: 1 if the crown has
+    background: a mixture over colour and place (5 dimensions). table: float32 (64, 64, 64, 4), the log densities of
+        background, skin, hair and clothes for Lab colours. hair: 1 if the crown has
         another colour than the face, else 0. length: 1 if hair falls beside the face, 0 if it is short.
     """
 
     background: Mixture
     table: np.ndarray
+    place_evidence: float
     hair: float
     length: float
 
@@ -88,8 +91,10 @@ class ColourModels:
         points = np.concatenate([colours.astype(np.float32), places], 1)
         light, a, b = _table_index(colours)
         out = np.empty((4, len(colours)), np.float32)
-        out[0] = self.background.log_density(points)
-        out[1:] = self.table[light, a, b].T
+        classes = self.table[light, a, b].T
+        # Where the background has not been seen, its colour alone must do.
+        out[0] = np.logaddexp(self.background.log_density(points) + self.place_evidence, classes[0] - _ELSEWHERE)
+        out[1:] = classes[1:]
         return out
 
 
@@ -102,7 +107,7 @@ def _table_index(colours: np.ndarray) -> tuple[np.ndarray, ...]:
 def _table(mixtures: list[Mixture]) -> np.ndarray:
     cell = np.arange(64, dtype=np.float32)
     grid = np.stack(np.meshgrid(4 * cell + 1.5, 2 * cell + 64.5, 2 * cell + 64.5, indexing="ij"), -1).reshape(-1, 3)
-    return np.stack([mixture.log_density(grid) for mixture in mixtures], -1).reshape(64, 64, 64, 3)
+    return np.stack([mixture.log_density(grid) for mixture in mixtures], -1).reshape(64, 64, 64, 4)
 
 
 def learn_colours(
@@ -139,11 +144,13 @@ def learn_colours(
     # Skin first: the inner face is nothing else. What looks like it is then no sure hair and no sure cloth.
     skin = fit(SKIN, sure[SKIN], 6)
     likeness = skin.log_density(lab)
-    typical = likeness > np.percentile(likeness[sure[SKIN] > 0], 3)
+    least = np.percentile(likeness[sure[SKIN] > 0], 3)
     crown = sure[HAIR] > 0
-    hair = float(crown.any() and (crown & ~typical).sum() > 0.15 * crown.sum())
+    hair = float(crown.any() and (crown & (likeness < least)).sum() > 0.15 * crown.sum())
     length = 0.5
-    for k in (HAIR, CLOTHES):
+    # Necks lie in the shadow of the chin: where clothes begin, skin in the shade is skin.
+    lit = np.concatenate([1.3 * lab[:, :1], 128 + 1.2 * (lab[:, 1:] - 128)], 1)
+    for k, typical in ((HAIR, likeness >= least), (CLOTHES, np.maximum(likeness, skin.log_density(lit)) >= least)):
         other = sure[k] * ~typical
         sure[k] = other if other.sum() > _TOO_FEW else sure[k]
     mixtures = [
@@ -155,7 +162,8 @@ def learn_colours(
     for _ in range(config.rounds):
         prior = prior_of(hair, length)
         likelihood = np.stack([m.log_density(p) for m, p in zip(mixtures, points, strict=True)])
-        likelihood[BACKGROUND] += config.place_evidence
+        anywhere = mixtures[BACKGROUND].first_dimensions(3).log_density(lab)
+        likelihood[BACKGROUND] = np.logaddexp(likelihood[BACKGROUND] + config.place_evidence, anywhere - _ELSEWHERE)
         share = _posterior(prior, likelihood, config)
         # Long hair shows beside the cheeks before it falls past the jaw; the longer side counts.
         seen = [share[HAIR, sides == side].mean() if (sides == side).sum() > 20 else 0.0 for side in (1, 2)]
@@ -163,7 +171,8 @@ def learn_colours(
         # Undecided pixels teach nothing.
         share = np.where(share > 0.8, share, 0) + 0.2 * sure
         mixtures = [fit(k, share[k], 2, mixtures[k]) for k in range(4)]
-    return ColourModels(mixtures[0], _table(mixtures[1:]), hair, length)
+    table = _table([mixtures[0].first_dimensions(3), *mixtures[1:]])
+    return ColourModels(mixtures[0], table, config.place_evidence, hair, length)
 
 
 def _posterior(prior: np.ndarray, likelihood: np.ndarray, config: SegmentConfig) -> np.ndarray:
@@ -186,7 +195,6 @@ def posteriors(frames: np.ndarray, heads: list[HeadFrame], landmarks: np.ndarray
     out = np.empty((len(frames), size, size, 4), np.float32)
     for t, head in enumerate(heads):
         likelihood = models.log_likelihood(small[t].reshape(-1, 3), places).reshape(4, size, size)
-        likelihood[BACKGROUND] += config.place_evidence
         prior = log_prior(head, size, models.hair, models.length)
         share = np.ascontiguousarray(_posterior(prior, likelihood, config).transpose(1, 2, 0), np.float32)
         guide = rgb[t].astype(np.float32) / 255

@@ -11,13 +11,17 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from models.signals import AUDIO_RATE
+from models.signals import AUDIO_RATE, SPEECH_RATE
+from pipelines.stages.speech import levels_db
 
 BACKEND = "pocketsphinx"
 MODEL_LANGUAGE = "en"
 
 # The decoder's clock, frames a second.
 _FRAME_RATE = 100
+# Digital silence, dBFS, and how much of a word must be voice.
+_SILENCE = -60.0
+_HEARD = 0.25
 _ALTERNATIVE = re.compile(r"\(\d+\)$")
 
 
@@ -52,8 +56,14 @@ def _decoder():
     return Decoder(samprate=float(AUDIO_RATE), loglevel="FATAL")
 
 
-def transcribe(audio: np.ndarray) -> Transcript:
-    """Transcribes speech: int16 (N,) at 16 kHz -> Transcript. The same audio gives the same transcript."""
+def transcribe(audio: np.ndarray, activity: np.ndarray | None = None) -> Transcript:
+    """Transcribes speech; the same audio always gives the same transcript.
+
+    Args:
+        audio: int16 (N,), 16 kHz.
+        activity: (ceil(N / 640),) voice activity at 25 Hz; a word that the recogniser hears where nobody speaks is left
+            out. None: only words heard in digital silence are.
+    """
     decoder = _decoder()
     # Without this the cepstral mean of the clip before leaks into this one: the order of clips would matter.
     decoder.reinit_feat()
@@ -62,6 +72,8 @@ def transcribe(audio: np.ndarray) -> Transcript:
     decoder.start_utt()
     decoder.process_raw(np.ascontiguousarray(audio, np.int16).tobytes(), full_utt=True)
     decoder.end_utt()
+    if activity is None:
+        activity = levels_db(audio / 32768) > _SILENCE
     words = []
     for segment in decoder.seg() or ():
         # Fillers (silence, noise, sentence marks) are written <...> or [...].
@@ -69,6 +81,9 @@ def transcribe(audio: np.ndarray) -> Transcript:
             continue
         word = _ALTERNATIVE.sub("", segment.word)
         start, end = segment.start_frame / _FRAME_RATE, (segment.end_frame + 1) / _FRAME_RATE
+        steps = activity[int(start * SPEECH_RATE) : max(int(end * SPEECH_RATE), int(start * SPEECH_RATE) + 1)]
+        if np.mean(steps) < _HEARD:
+            continue
         words.append(Word(word, round(start, 2), round(end, 2), round(min(float(segment.prob), 1.0), 4)))
     spoken = sum(word.end - word.start for word in words)
     confidence = sum(word.confidence * (word.end - word.start) for word in words) / spoken if words else 0.0

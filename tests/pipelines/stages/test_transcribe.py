@@ -1,0 +1,64 @@
+"""Transcription of a sentence that espeak-ng speaks."""
+
+import numpy as np
+import pytest
+
+from models.signals import AUDIO_RATE, SPEECH_HOP
+from pipelines.stages.transcribe import MODEL_LANGUAGE, transcribe
+
+LEAD = 0.5
+
+
+@pytest.fixture(scope="module")
+def counted():
+    """A voice that counts, after half a second of silence: the sound, and when espeak-ng says it says what."""
+    from scipy.signal import resample_poly
+
+    from pipelines.stages.voice import Voice, speak
+
+    speech = speak("one two three four five six seven", Voice("en-us", "", 120, 40, 60))
+    voice = resample_poly(speech.audio.astype(np.float64), AUDIO_RATE, speech.rate)
+    audio = np.concatenate([np.zeros(round(LEAD * AUDIO_RATE)), np.clip(voice, -32768, 32767), np.zeros(3000)])
+    return audio.astype(np.int16), speech.words
+
+
+@pytest.fixture(scope="module")
+def sentence(counted) -> np.ndarray:
+    return counted[0]
+
+
+def test_words_and_times_of_a_spoken_sentence(counted):
+    audio, truth = counted
+    script = transcribe(audio)
+    assert script.text == " ".join(word.word for word in script.words)
+    assert script.model_language == MODEL_LANGUAGE == "en"
+    heard = {word.word: word for word in script.words}
+    # A machine's voice for a recogniser trained on people: most of the words, not all.
+    common = [word for word in truth if word["word"] in heard]
+    assert len(common) >= 3
+    for word in common:
+        assert abs(heard[word["word"]].start - LEAD - word["start"]) < 0.2
+        assert abs(heard[word["word"]].end - LEAD - word["end"]) < 0.25
+    starts = [word.start for word in script.words]
+    assert starts == sorted(starts) and script.words[-1].end <= len(audio) / AUDIO_RATE + 0.05
+    assert all(0 <= word.confidence <= 1 for word in script.words) and 0 < script.confidence <= 1
+
+
+def test_the_clip_before_does_not_matter(sentence):
+    first = transcribe(sentence)
+    transcribe(np.random.default_rng(0).normal(0, 3000, 16000).astype(np.int16))
+    assert transcribe(sentence) == first
+
+
+@pytest.mark.parametrize("samples", [0, 8000])
+def test_silence_has_no_words(samples):
+    script = transcribe(np.zeros(samples, np.int16))
+    assert script.text == "" and script.words == () and script.confidence == 0
+
+
+def test_words_where_nobody_speaks_are_left_out(sentence):
+    steps = -(-len(sentence) // SPEECH_HOP)
+    assert transcribe(sentence, np.zeros(steps, np.uint8)).words == ()
+    half = np.arange(steps) < steps // 2
+    kept = transcribe(sentence, half).words
+    assert kept and max(word.start for word in kept) < len(sentence) / AUDIO_RATE / 2
