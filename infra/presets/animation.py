@@ -10,9 +10,9 @@ from models.tokenizers.animation import AnimationConfig
 class AnimationTraining:
     """``frames``: of a window, 4k + 1 (1 for shape).
 
-    ``noise``: deviation of the noise added to an example, in deviations of the data; ``mixture``: shape only: share of
-    examples drawn from the Gaussian of the training shapes' statistics (a few dozen faces do not fill a codebook).
-    ``sources`` of the statistics are the training rows alone.
+    ``noise``: deviation of the noise added to an example, in deviations of the data. ``drawn``: examples a step, beside
+    the ``batch`` real ones, drawn from the Gaussian with the training data's mean and deviation: a dozen faces do not
+    fill a codebook of shapes.
     """
 
     model: AnimationConfig
@@ -21,5 +21,5 @@ class AnimationTraining:
     batch: int
     frames: int
     noise: float = 0.0
-    mixture: float = 0.0
+    drawn: int = 0
     heldout_batches: int = 1

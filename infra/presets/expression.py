@@ -18,7 +18,7 @@ TINY = AnimationTraining(
         rvq=RvqConfig(levels=8, codes=2048, channels=32, decay=0.9, dead_below=0.02),
         std_floor=0.03,
     ),
-    optimizer=OptimizerConfig(peak=3e-3, warmup=20, weight_decay=1e-4),
+    optimizer=OptimizerConfig(peak=3e-3, warmup=20, weight_decay=1e-4, flat=True),
     steps=300,
     batch=32,
     frames=33,

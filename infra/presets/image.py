@@ -29,11 +29,19 @@ class ImageTraining:
 TINY = ImageTraining(
     model=ImageConfig(
         net=VisualConfig(
-            bits=18, patch=(1, 8), widths=(32, 64), strides=((1, 2),), blocks=1, time_kernel=1, pixel_channels=16
+            bits=18,
+            patch=(1, 8),
+            widths=(32, 64),
+            strides=((1, 2),),
+            blocks=1,
+            time_kernel=1,
+            pixel_channels=0,
+            grid=(16, 16),
+            prior=256,
         ),
-        lfq=LfqLoss(groups=2, entropy=0.02, temperature=1.0),
+        lfq=LfqLoss(groups=2, entropy=0.1, temperature=1.0),
     ),
-    optimizer=OptimizerConfig(peak=3e-3, warmup=10, weight_decay=1e-4),
+    optimizer=OptimizerConfig(peak=3e-2, warmup=10, relative=True, flat=True),
     steps=200,
     batch=8,
 )

@@ -18,12 +18,12 @@ TINY = AnimationTraining(
         rvq=RvqConfig(levels=8, codes=512, channels=32, decay=0.9, dead_below=0.02),
         std_floor=0.1,
     ),
-    optimizer=OptimizerConfig(peak=3e-3, warmup=20, weight_decay=1e-4),
+    optimizer=OptimizerConfig(peak=3e-3, warmup=20, weight_decay=1e-4, flat=True),
     steps=300,
-    batch=256,
+    batch=16,
     frames=1,
     noise=0.1,
-    mixture=0.75,
+    drawn=240,
 )
 PAPER = AnimationTraining(
     model=AnimationConfig(

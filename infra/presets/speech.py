@@ -37,7 +37,7 @@ TINY = SpeechTraining(
         rvq=RvqConfig(levels=4, codes=1024, channels=32, decay=0.9, dead_below=0.02),
         windows=(128, 512, 2048),
     ),
-    optimizer=OptimizerConfig(peak=3e-3, warmup=10, weight_decay=1e-4),
+    optimizer=OptimizerConfig(peak=3e-3, warmup=10, weight_decay=1e-4, flat=True),
     steps=150,
     batch=8,
     window=16000,

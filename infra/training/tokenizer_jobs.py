@@ -1,7 +1,7 @@
 """The tokenizers' training jobs: presets, data and models put together for the loop; the fit of the text tokenizer."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +195,21 @@ def _shifted(x: np.ndarray, shift: int, flip: bool, rng: np.random.Generator) ->
     return np.ascontiguousarray(x[:, rows][:, :, columns])
 
 
+def _all(rows: data.Rows) -> Iterator[dict]:
+    """Yields the rows, or some hundreds of them spread evenly where there are more."""
+    for index in np.unique(np.linspace(0, len(rows) - 1, min(len(rows), 512)).astype(int)):
+        yield rows[index]
+
+
+def _with_prior(params: dict, net, mean: Callable[[], np.ndarray] | None) -> dict:
+    """Starts the decoder's prior map, if the network has one, at the training data's mean (None leaves it at zero)."""
+    import jax.numpy as jnp
+
+    if not net.prior or mean is None:
+        return params
+    return {**params, "decoder": {**params["decoder"], "prior": jnp.asarray(mean())}}
+
+
 def _read_image(record: dict) -> dict:
     return {"image": np.asarray(record["image"])}
 
@@ -213,6 +228,11 @@ def build_image(*, preset, dataset, tokenizers, overrides, steps, seed):
 
     graph, _ = abstract(build)
 
+    rows = _rows(dataset, "image", _read_image)
+
+    def mean():
+        return np.mean([item["image"] / 127.5 - 1 for item in _all(rows("train"))], 0).astype(np.float32)
+
     def loss(params, books, batch, key, train):
         value, metrics, pair = image.loss(model, graph, params, batch)
         return value, metrics, None, pair
@@ -226,9 +246,9 @@ def build_image(*, preset, dataset, tokenizers, overrides, steps, seed):
         "image",
         config,
         steps or config.steps,
-        init=lambda key: {"params": initialise(build, key)},
+        init=lambda key: {"params": _with_prior(initialise(build, key), model.net, mean if dataset else None)},
         loss=loss,
-        rows=_rows(dataset, "image", _read_image),
+        rows=rows,
         make=make,
         make_fixed=lambda item, where: {"image": item["image"]},
         seed=seed,
@@ -258,6 +278,11 @@ def build_semantic(*, preset, dataset, tokenizers, overrides, steps, seed):
 
     graph, _ = abstract(build)
 
+    rows = _rows(dataset, "semantics", _read_labels)
+
+    def mean():
+        return semantic.prior((item["labels"] for item in _all(rows("train"))), config.shift)
+
     def loss(params, books, batch, key, train):
         value, metrics, pair = semantic.loss(model, graph, params, batch, key)
         return value, metrics, None, pair
@@ -269,9 +294,9 @@ def build_semantic(*, preset, dataset, tokenizers, overrides, steps, seed):
         "semantic",
         config,
         steps or config.steps,
-        init=lambda key: {"params": initialise(build, key)},
+        init=lambda key: {"params": _with_prior(initialise(build, key), model.net, mean if dataset else None)},
         loss=loss,
-        rows=_rows(dataset, "semantics", _read_labels),
+        rows=rows,
         make=lambda item, rng: {"labels": _shifted(piece(item, rng), config.shift, config.flip, rng)},
         make_fixed=lambda item, where: {"labels": piece(item, where)},
         seed=seed,
@@ -311,6 +336,9 @@ class _Signal:
 
 
 def _build_animation(kind: str, preset: str, dataset: Path | None, overrides: dict, steps: int | None, seed: int):
+    import jax
+    import jax.numpy as jnp
+
     from models.io import save_model
     from models.layers.module import abstract, initialise
     from models.layers.quantizers import rvq_init
@@ -335,17 +363,20 @@ def _build_animation(kind: str, preset: str, dataset: Path | None, overrides: di
     graph, _ = abstract(build) if model.channels else (None, None)
 
     def loss(params, books, batch, key, train):
-        return *animation.loss(model, graph, params, books, batch, key, train=train), None
+        signal = batch["signal"]
+        if train:
+            prior, noise, key = jax.random.split(key, 3)
+            drawn = jax.random.normal(prior, (config.drawn, *signal.shape[1:]))
+            signal = jnp.concatenate([signal, drawn]) if config.drawn else signal
+            signal = signal + config.noise * jax.random.normal(noise, signal.shape)
+        return *animation.loss(model, graph, params, books, {"signal": signal}, key, train=train), None
 
     def piece(item, where):
         signal = item["signal"]
         return (data.cut(signal, data.window(len(signal), config.frames, where), config.frames) - mean) / std
 
-    def make(item, rng):
-        x = piece(item, rng)
-        if rng.random() < config.mixture:
-            x = rng.normal(size=x.shape)
-        return {"signal": (x + config.noise * rng.normal(size=x.shape)).astype(np.float32)}
+    def make(item, where):
+        return {"signal": piece(item, where).astype(np.float32)}
 
     def export(state, directory):
         params = {"params": state["params"], "code": state["books"]["code"], "mean": mean, "std": std}
@@ -359,7 +390,7 @@ def _build_animation(kind: str, preset: str, dataset: Path | None, overrides: di
         loss=loss,
         rows=rows,
         make=make,
-        make_fixed=lambda item, where: {"signal": piece(item, where).astype(np.float32)},
+        make_fixed=make,
         seed=seed,
         export=export,
         identity=_identity(dataset, kind),

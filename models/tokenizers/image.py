@@ -35,7 +35,7 @@ def loss(config: ImageConfig, graph, params: dict, batch: dict) -> tuple[jax.Arr
         (loss, metrics, (real, made) in [-1, 1] as videos of one frame, for a discriminator).
     """
     real = to_unit(batch["image"])[:, None]
-    made, z, _ = nnx.merge(graph, params).reconstruct(real)
+    made, z = nnx.merge(graph, params).reconstruct(real)
     squared = jnp.mean((made - real) ** 2)
     quantizer, metrics = quantizer_loss(z, config.lfq)
     metrics = {"l2": squared, "l1_of_255": jnp.mean(jnp.abs(made - real)) * 127.5, **metrics}

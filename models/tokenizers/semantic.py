@@ -8,6 +8,7 @@ largest logit: a colour between two others would else be read as a third class a
 Letters: B batch, T frames, H W pixels, C classes.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import jax
@@ -21,7 +22,7 @@ from models.labels import COLORS, NUM_LABELS
 from models.layers.module import abstract
 from models.layers.quantizers import lfq_codes
 from models.signals import SEMANTIC_SIZE, TIME_STRIDE
-from models.tokenizers.visual import LfqLoss, VisualConfig, VisualNet, quantizer_loss, to_unit
+from models.tokenizers.visual import LfqLoss, VisualConfig, VisualNet, every, quantizer_loss, to_unit
 
 KIND = "semantic"
 OUTPUTS = 3 + NUM_LABELS
@@ -36,7 +37,7 @@ class SemanticConfig:
         segmentation: weight of the cross-entropy (3.0 in the paper).
         balance: a class with a share p of the batch's pixels weighs p^-balance, so that eyes and lips survive beside
             background and hair; 0 is plain cross-entropy.
-        pixel_step: the cross-entropy looks at every such row and column, at a random offset.
+        pixel_step: the losses look at every such row and column, from a random one on; a discriminator needs 1.
     """
 
     net: VisualConfig
@@ -65,12 +66,12 @@ def loss(
     """
     labels = jnp.asarray(batch["labels"], jnp.int32)
     real = colors(labels)
-    made, z, _ = nnx.merge(graph, params).reconstruct(real)
-    squared = jnp.mean((made[..., :3] - real) ** 2)
     step = config.pixel_step
-    y, x = jax.random.randint(key, (2,), 0, step)
-    logits = _every(made[..., 3:], step, y, x)
-    truth = _every(labels[..., None], step, y, x)[..., 0]
+    sample = (step, *jax.random.randint(key, (2,), 0, step))
+    made, z = nnx.merge(graph, params).reconstruct(real, sample)
+    real, truth = every(real, *sample), every(labels, *sample)
+    squared = jnp.mean((made[..., :3] - real) ** 2)
+    logits = made[..., 3:]
     one_hot = jax.nn.one_hot(truth, NUM_LABELS)
     share = one_hot.mean((0, 1, 2, 3))
     weight = one_hot @ jnp.where(share > 0, (share + 1e-6) ** -config.balance, 0.0)
@@ -82,13 +83,19 @@ def loss(
     return squared + config.segmentation * segmentation + quantizer, metrics, (real, made[..., :3])
 
 
-def _every(x: jax.Array, step: int, row: jax.Array, column: jax.Array) -> jax.Array:
-    """(B, T, H, W, C) -> every ``step``-th row and column from the given ones on."""
-    if step == 1:
-        return x
-    b, t, h, w, c = x.shape
-    x = x.reshape(b, t, h // step, step, w // step, step, c)
-    return jnp.take(jnp.take(x, row, axis=3), column, axis=4)
+def prior(clips: Iterable[np.ndarray], shift: int) -> np.ndarray:
+    """Returns the start of the network's prior map: mean colours and log class frequencies, float32 (H, W, outputs).
+
+    Args:
+        clips: labels, each uint8 (T, H, W).
+        shift: most pixels by which training moves an example; the frequencies are averaged over such moves.
+    """
+    share = np.mean([np.eye(NUM_LABELS, dtype=np.float32)[clip[::4]].mean(0) for clip in clips], 0)
+    moves = [(y, x) for y in (-shift, 0, shift) for x in (-shift, 0, shift)] if shift else [(0, 0)]
+    share = np.mean([np.roll(share, move, (0, 1)) for move in moves], 0)
+    share = (share + share[:, ::-1]) / 2
+    mean_color = share @ (COLORS.astype(np.float32) / 127.5 - 1)
+    return np.concatenate([mean_color, np.log(share + 1e-3)], -1).astype(np.float32)
 
 
 class SemanticTokenizer:

@@ -31,8 +31,12 @@ class VisualConfig:
         blocks: residual blocks a stage, in the encoder and in the decoder.
         time_kernel: 3 for video, 1 for images.
         groups: of GroupNorm.
-        pixel_channels: channels a pixel has before the last layer.
+        pixel_channels: channels a pixel has before the last layer; 0 unfolds the outputs themselves.
         inputs: channels of a pixel given, outputs: of a pixel made.
+        grid: (h, w) of tokens that the decoder learns a place embedding for, (0, 0) for none. Faces in crops are
+            aligned, and a small network learns where things usually are much sooner than codes that say so.
+        prior: side of a learned map that is added to every frame made, 0 for none. It can start at the training data's
+            mean, so that the network begins with the difference.
     """
 
     bits: int
@@ -45,6 +49,8 @@ class VisualConfig:
     pixel_channels: int = 16
     inputs: int = 3
     outputs: int = 3
+    grid: tuple[int, int] = (0, 0)
+    prior: int = 0
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,9 @@ class Decoder(nnx.Module):
         time, space = config.patch
         dense = {"time_kernel": 1, "space_kernel": 1, "rngs": rngs}
         self.stem = VideoConv(config.bits, config.widths[-1], time_kernel=config.time_kernel, rngs=rngs)
+        if config.grid[0]:
+            # As large as what it is added to: at zero it would be learnt too late to help.
+            self.place = nnx.Param(jax.random.normal(rngs.params(), (*config.grid, config.widths[-1])))
         self.stages = nnx.List(
             [nnx.List([Block(w, config, rngs=rngs) for _ in range(config.blocks)]) for w in config.widths]
         )
@@ -124,12 +133,18 @@ class Decoder(nnx.Module):
             ]
         )
         self.norm = FrameGroupNorm(config.widths[0], config.groups, rngs=rngs)
-        self.pixels = VideoConv(config.widths[0], config.pixel_channels * time * space**2, **dense)
-        self.out = VideoConv(config.pixel_channels, config.outputs, **dense)
+        unfolded = config.pixel_channels or config.outputs
+        self.pixels = VideoConv(config.widths[0], unfolded * time * space**2, zero=not config.pixel_channels, **dense)
+        if config.pixel_channels:
+            self.out = VideoConv(config.pixel_channels, config.outputs, **dense)
+        if config.prior:
+            self.prior = nnx.Param(jnp.zeros((config.prior, config.prior, config.outputs)))
 
     def features(self, codes: jax.Array) -> jax.Array:
         """Codes -> what ``head`` reads: (B, steps of the patch, H / patch, W / patch, C)."""
         x = self.stem(codes)
+        if self.config.grid[0]:
+            x = x + self.place[...]
         for index in reversed(range(len(self.stages))):
             for block in self.stages[index]:
                 x = block(x)
@@ -138,10 +153,20 @@ class Decoder(nnx.Module):
                 x = unfold_time(unfold_space(self.ups[index - 1](x), s), t, grid=True)
         return self.pixels(jax.nn.silu(self.norm(x)))
 
-    def head(self, x: jax.Array, grid: bool = True) -> jax.Array:
-        """Features of any number of steps -> pixels; with ``grid`` the first step gives one frame."""
+    def head(self, x: jax.Array, grid: bool = True, sample: tuple | None = None) -> jax.Array:
+        """Features of any number of steps -> pixels.
+
+        Args:
+            grid: the first step gives one frame.
+            sample: (step, row, column): only every ``step``-th row and column, from the given ones on.
+        """
         time, space = self.config.patch
-        return self.out(jax.nn.silu(unfold_time(unfold_space(x, space), time, grid=grid)))
+        x = unfold_time(unfold_space(x, space), time, grid=grid)
+        prior = self.prior[...][None, None] if self.config.prior else 0.0
+        if sample is not None:
+            x = every(x, *sample)
+            prior = every(prior, *sample) if self.config.prior else prior
+        return (self.out(jax.nn.silu(x)) if self.config.pixel_channels else x) + prior
 
     def __call__(self, codes: jax.Array) -> jax.Array:
         return self.head(self.features(codes))
@@ -152,11 +177,10 @@ class VisualNet(nnx.Module):
         self.encoder = Encoder(config, rngs=rngs)
         self.decoder = Decoder(config, rngs=rngs)
 
-    def reconstruct(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Returns (pixels made, encoder output before the sign, token indices)."""
+    def reconstruct(self, x: jax.Array, sample: tuple | None = None) -> tuple[jax.Array, jax.Array]:
+        """Returns (pixels made, of which ``sample`` takes some as in ``head``; encoder output before the sign)."""
         z = self.encoder(x)
-        codes, index = lfq(z)
-        return self.decoder(codes), z, index
+        return self.decoder.head(self.decoder.features(lfq(z)[0]), sample=sample), z
 
     def encode(self, x: jax.Array) -> jax.Array:
         """(B, T, H, W, inputs) -> int32 (B, S, h, w)."""
@@ -165,6 +189,15 @@ class VisualNet(nnx.Module):
     def decode(self, index: jax.Array) -> jax.Array:
         """int32 (B, S, h, w) -> (B, T, H, W, outputs)."""
         return self.decoder(lfq_codes(index, self.decoder.config.bits))
+
+
+def every(x: jax.Array, step: int, row: jax.Array, column: jax.Array) -> jax.Array:
+    """(B, T, H, W, ...) -> every ``step``-th row and column, from the given ones (below ``step``) on."""
+    if step == 1:
+        return x
+    b, t, h, w, *rest = x.shape
+    x = x.reshape(b, t, h // step, step, w // step, step, *rest)
+    return jnp.take(jnp.take(x, row, axis=3), column, axis=4)
 
 
 def quantizer_loss(z: jax.Array, weights: LfqLoss) -> tuple[jax.Array, dict[str, jax.Array]]:
