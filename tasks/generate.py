@@ -80,6 +80,9 @@ def load_language(model: Path | str, tokenizers: Path | str) -> Language:
     kind, config, params, meta = load_model(model)
     if kind != "language":
         raise InputError(f"{model}/model.json: kind {kind!r}, expected 'language'")
+    for field in ("vocabulary", "tokenizers", "window", "length"):
+        if field not in meta.extra:
+            raise InputError(f"{model}/model.json: no field extra.{field}; train the language model again")
     config = dataclass_from_dict(LanguageModelConfig, config)
     vocabulary = Vocabulary.from_json(meta.extra["vocabulary"])
     found = read_token_space(tokenizers)
