@@ -23,7 +23,7 @@ from pipelines.dataset import ANNOTATIONS, Dataset, write_json
 TOKENIZER_JOBS = ("speech", "image", "semantic", "shape", "expression", "pose")
 CHAIN = "shape>expression>semantics>description>video"
 
-# Seconds each stage took on 2 cores for 14 embedded clips (tests/benchmarks/README.md says how); only the estimate of
+# Seconds each stage took on 2 cores for 14 embedded clips (the table in README.md); only the estimate of
 # what remains uses them, scaled by how fast the stages done so far were.
 EXPECTED_SECONDS = {
     "synthesize": 60,
