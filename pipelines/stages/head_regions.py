@@ -177,7 +177,9 @@ def sure_places(head: HeadFrame, landmarks: np.ndarray, size: int, scale: float)
     for brow in (landmarks[17:22], landmarks[22:27]):
         skin &= ~stroke(shape, brow / scale, 0.16 * head.unit / scale)
     sure[SKIN] = skin
-    sure[HAIR] = skull & ~face & (up > 0.62)
+    # The fitted skull may be taller than the real one: its rim is no sure hair.
+    inside = cv2.distanceTransform(skull.astype(np.uint8), cv2.DIST_L2, 3) * scale / head.unit
+    sure[HAIR] = (inside > 0.1) & ~face & (up > 0.55)
     outside = cv2.distanceTransform((~(skull | face)).astype(np.uint8), cv2.DIST_L2, 3) * scale / head.unit
     sure[BACKGROUND] = (outside > 0.55) & ((up > -0.7) | ((side > 2.2) & (up > -1.5)))
     # The picture's rim behind the head: a person is cut off by the lower rim only.
