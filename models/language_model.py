@@ -71,7 +71,8 @@ class LanguageModelConfig:
 def parameter_shapes(config: LanguageModelConfig) -> dict[str, dict[str, tuple[tuple[int, ...], tuple[str, ...], int]]]:
     """Declares every array once: group -> name -> (shape, logical axes, fan in).
 
-    The fan in sets the variance of the initialisation; with 0 the array starts at zero.
+    The fan in sets the variance of the initialisation; with 0 the array starts at zero. Embeddings start a quarter as
+    large as an input alone would want: they are the output as well, and a new model should give every id its chance.
     """
     c = config
     L, D, N, M, H, F = c.layers, c.width, c.heads, c.kv_heads, c.head_width, c.hidden
@@ -79,9 +80,9 @@ def parameter_shapes(config: LanguageModelConfig) -> dict[str, dict[str, tuple[t
     projection = {"image": ((I, D), ("image_width", "width"), I)} if I != D else {}
     return {
         "embedding": {
-            "text": ((c.text, D), ("vocabulary", "width"), D),
-            "image": ((c.image, I), ("vocabulary", "width" if I == D else "image_width"), D),
-            "levels": ((sum(c.levels), D), ("vocabulary", "width"), D),
+            "text": ((c.text, D), ("vocabulary", "width"), 16 * D),
+            "image": ((c.image, I), ("vocabulary", "width" if I == D else "image_width"), 16 * D),
+            "levels": ((sum(c.levels), D), ("vocabulary", "width"), 16 * D),
         },
         "projection": projection,
         "layers": {

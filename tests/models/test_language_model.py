@@ -238,7 +238,7 @@ def test_the_paper_step_traces_at_8192_tokens():
 
 def test_initialisation_is_scaled_and_norms_start_at_one():
     params = jax.jit(functools.partial(init_params, CONFIG))(jax.random.key(0))
-    assert np.std(params["embedding"]["levels"]) == pytest.approx(CONFIG.width**-0.5, rel=0.05)
+    assert np.std(params["embedding"]["levels"]) == pytest.approx(CONFIG.width**-0.5 / 4, rel=0.05)
     assert not np.any(params["final"]["norm"]) and not np.any(params["layers"]["mlp_norm"])
 
 
