@@ -145,7 +145,9 @@ def quality_schema():
     import pyarrow as pa
 
     fields = {"source": pa.string(), "clip_id": pa.string(), "start_frame": pa.int32(), "end_frame": pa.int32()}
-    return pa.schema([*fields.items(), *((name, pa.float32()) for name in SCORES), ("kept", pa.bool_())])
+    return pa.schema(
+        [*fields.items(), *((name, pa.float32()) for name in SCORES), ("flags", pa.string()), ("kept", pa.bool_())]
+    )
 
 
 def write_table(root: str, name: str, rows: list[dict], schema) -> ShardInfo:

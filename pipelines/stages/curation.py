@@ -328,7 +328,15 @@ def _make_clip(
         missed = filters.decide(scores, limits)
     identity = clip_id(digest, start, end)
     result.quality.append(
-        dict(source=source, clip_id=identity, start_frame=start, end_frame=end, **scores, kept=not missed)
+        dict(
+            source=source,
+            clip_id=identity,
+            start_frame=start,
+            end_frame=end,
+            **scores,
+            flags=",".join(filters.flags(scores)),
+            kept=not missed,
+        )
     )
     if missed:
         raise Filtered("filters", missed[0][0], "; ".join(detail for _, detail in missed))

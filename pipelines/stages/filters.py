@@ -53,7 +53,7 @@ class FilterThresholds:
     min_face_share: float = 0.12
     min_face_present: float = 0.6
     min_face_score: float = 0.1
-    min_single_face: float = 0.8
+    min_single_face: float = 0.9
     second_face_size: float = 0.5  # of the followed face: smaller ones do not count
     max_turn: float = 60.0
     max_tilt: float = 45.0  # |roll|
@@ -68,6 +68,26 @@ class FilterThresholds:
     max_clipping: float = 0.05
     min_lip_sync: float = 0.0
     max_text: float = 1.0
+
+
+# Flag -> (score, "below" or "above", limit): what a user of a kept clip may want to know.
+FLAGS = {
+    "noisy_or_music": ("snr_db", "below", 5.0),
+    "on_screen_text": ("source_text", "above", 0.004),
+    "turned_head": ("turn", "above", 25.0),
+    "lips_do_not_follow": ("lip_sync", "below", 0.1),
+    "padded": ("pad", "above", 0.02),
+    "still_moments": ("frozen", "above", 0.2),
+}
+
+
+def flags(scores: dict[str, float]) -> list[str]:
+    """Returns the names of FLAGS that the scores raise. A flag rejects nothing."""
+    return [
+        name
+        for name, (score, side, limit) in FLAGS.items()
+        if (scores[score] < limit if side == "below" else scores[score] > limit)
+    ]
 
 
 def thresholds_with(changes: Sequence[str]) -> FilterThresholds:
@@ -212,8 +232,7 @@ def text_share(frames: Sequence[np.ndarray], landmarks: np.ndarray | None = None
     """Returns the share of the picture covered by lines of lettering that stay in place; a face is left out.
 
     Lettering: thin strokes, bright or dark against both sides, packed in wide low blocks, in the same place in most of
-    up to seven pictures. Coarse: it sees subtitles and captions, misses logos with strokes over 6 pixels, and a fence
-    that stands still can count.
+    up to seven pictures. Coarse: it misses single large letters, and a fence that stands still can count.
     """
     if len(frames) == 0:
         return 0.0
@@ -235,7 +254,9 @@ def text_share(frames: Sequence[np.ndarray], landmarks: np.ndarray | None = None
     area = 0
     for x, y, w, h, pixels in stats[1:count]:
         dense = steady[y : y + h, x : x + w].mean()
-        if 6 <= h <= 60 and w >= 1.8 * h and pixels >= 0.4 * w * h and dense >= 0.12:
+        line = 6 <= h <= 60 and w >= 1.8 * h and pixels >= 0.4 * w * h and dense >= 0.12
+        block = 20 <= h <= len(steady) / 3 and w >= 0.8 * h and pixels >= 0.55 * w * h and dense >= 0.3
+        if line or block:  # a block: several lines that touch
             area += int(w * h)
     return area / steady.size
 

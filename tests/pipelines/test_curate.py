@@ -60,7 +60,7 @@ def test_tables_keep_their_columns(made):
     root, _ = made
     identity = ["source", "clip_id", "start_frame", "end_frame"]
     assert pq.read_table(root / "rejects").column_names == [*identity, "stage", "kind", "reason", "detail"]
-    assert pq.read_table(root / "quality").column_names == [*identity, *SCORES, "kept"]
+    assert pq.read_table(root / "quality").column_names == [*identity, *SCORES, "flags", "kept"]
 
 
 def test_the_dataset_reads_back(made, videos):

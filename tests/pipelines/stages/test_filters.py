@@ -58,6 +58,12 @@ def test_every_threshold_is_used():
         assert filters.decide(GOOD, impossible), name
 
 
+def test_flags_tell_without_rejecting():
+    assert filters.flags(GOOD) == []
+    assert filters.flags(GOOD | {"snr_db": -3, "source_text": 0.02}) == ["noisy_or_music", "on_screen_text"]
+    assert filters.decide(GOOD | {"snr_db": -3, "source_text": 0.02}, FilterThresholds()) == []
+
+
 def test_thresholds_from_texts():
     assert filters.thresholds_with(["min_face_size=128", "max_turn=30"]) == FilterThresholds(
         min_face_size=128, max_turn=30
