@@ -279,19 +279,10 @@ def _head_backward(classes, saved, cotangent):
 range_cross_entropy.defvjp(_head_forward, _head_backward)
 
 
-def loss(config: LanguageModelConfig, params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, dict]:
-    """Mean negative log-likelihood of the target tokens, in nats.
-
-    Args:
-        batch: ``tokens``, ``positions``, ``segments``, ``bounds`` int32 (B, S); and the head's blocks:
-        ``head_positions``
-            int32 (R, P) indices into the B * S positions that predict, ``head_targets`` int32 (R, P) relative to the
-            block's range, ``head_weights`` float32 (R, P), ``head_starts`` int32 (R,), ``head_ends`` int32 (classes,).
-
-    Returns:
-        (loss, {"nll": float32 (R, P), weighted sum not yet taken}).
-    """
-    x = hidden_states(config, params, batch["tokens"], batch["positions"], batch["segments"], batch["bounds"])
+def head_loss(
+    config: LanguageModelConfig, params: Params, x: jax.Array, batch: dict[str, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """Mean negative log-likelihood of the targets of a batch, from hidden states (B, S, D); see ``loss``."""
     picked = x.reshape(-1, config.width)[batch["head_positions"]]  # (R, P, D)
     nll = range_cross_entropy(
         config.classes,
@@ -302,7 +293,23 @@ def loss(config: LanguageModelConfig, params: Params, batch: dict[str, jax.Array
         batch["head_ends"],
     )
     weights = batch["head_weights"]
-    return jnp.sum(nll * weights) / jnp.maximum(jnp.sum(weights), 1), {"nll": nll}
+    return jnp.sum(nll * weights) / jnp.maximum(jnp.sum(weights), 1), nll
+
+
+def loss(config: LanguageModelConfig, params: Params, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """Mean negative log-likelihood of the target tokens, in nats.
+
+    Args:
+        batch: ``tokens``, ``positions``, ``segments``, ``bounds`` int32 (B, S); and the head's blocks:
+            ``head_positions`` int32 (R, P) indices into the B * S positions that predict, ``head_targets`` int32 (R, P)
+            relative to the block's range, ``head_weights`` float32 (R, P), ``head_starts`` int32 (R,), ``head_ends``
+            int32 (classes,).
+
+    Returns:
+        (loss, float32 (R, P) of each target, before weights).
+    """
+    x = hidden_states(config, params, batch["tokens"], batch["positions"], batch["segments"], batch["bounds"])
+    return head_loss(config, params, x, batch)
 
 
 # --- Decoding ---------------------------------------------------------------------------------------------------------
