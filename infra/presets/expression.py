@@ -19,7 +19,7 @@ TINY = AnimationTraining(
         std_floor=0.03,
     ),
     optimizer=OptimizerConfig(peak=3e-3, warmup=20, weight_decay=1e-4, flat=True),
-    steps=300,
+    steps=200,
     batch=32,
     frames=33,
     noise=0.02,

@@ -19,7 +19,7 @@ TINY = AnimationTraining(
         std_floor=0.1,
     ),
     optimizer=OptimizerConfig(peak=3e-3, warmup=20, weight_decay=1e-4, flat=True),
-    steps=300,
+    steps=150,
     batch=16,
     frames=1,
     noise=0.1,
