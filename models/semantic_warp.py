@@ -36,6 +36,7 @@ _GROUPS = {
 _MASKS = {name: np.isin(np.arange(256), [LABEL_INDEX[label] for label in labels]) for name, labels in _GROUPS.items()}
 _LEAST = 6 / 128**2  # share of the picture under which a region is not looked at
 _TAILS = 0.03  # share of a region's pixels beyond each of its extents
+_STRAY = 0.05  # a point further than this from where the head's own motion takes it is no correspondence
 _CELLS = 25  # the spline is evaluated on a grid of this side
 _SMOOTHING = 1e-3
 _BORDER = np.array(
@@ -86,6 +87,7 @@ def displacement(source: np.ndarray, target: np.ndarray) -> np.ndarray:
         target: control points of where it shall go, (P, 2).
     """
     seen = np.isfinite(source).all(1) & np.isfinite(target).all(1)
+    seen[seen] = follows_head(source[seen], target[seen])
     at = np.concatenate([target[seen], _BORDER])
     by = np.concatenate([(source - target)[seen], np.zeros_like(_BORDER)])
     count = len(at)
@@ -97,6 +99,25 @@ def displacement(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     solution = np.linalg.solve(system, np.concatenate([by, np.zeros((3, 2))]))
     field = _radial(_PLACES, at) @ solution[:count] + solution[count] + _PLACES @ solution[count + 1 :]
     return field.reshape(_CELLS, _CELLS, 2)
+
+
+def follows_head(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Says which points the head's motion explains, bool (P,): what a label map got wrong must not bend the face.
+
+    The motion is a similarity from target to source, fitted with Cauchy weights; faces move their features by less than
+    ``_STRAY`` of the picture beside it.
+    """
+    if len(source) < 3:
+        return np.ones(len(source), bool)
+    a, b = target @ (1, 1j), source @ (1, 1j)  # a similarity of the plane is one complex factor and one shift
+    weight = np.ones(len(a))
+    for _ in range(20):
+        mean_a, mean_b = weight @ a / weight.sum(), weight @ b / weight.sum()
+        spread = weight @ np.abs(a - mean_a) ** 2
+        factor = weight @ (np.conj(a - mean_a) * (b - mean_b)) / max(spread, 1e-9)
+        stray = np.abs(factor * (a - mean_a) + mean_b - b)
+        weight = 1 / (1 + (stray / (_STRAY / 2)) ** 2)
+    return stray < _STRAY
 
 
 def _radial(a: np.ndarray, b: np.ndarray) -> np.ndarray:

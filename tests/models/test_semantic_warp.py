@@ -1,7 +1,7 @@
 import numpy as np
 
 from models.labels import LABEL_INDEX
-from models.semantic_warp import control_points, displacement, warp
+from models.semantic_warp import control_points, displacement, follows_head, warp
 
 
 def face(dx=0, dy=0, opening=4, size=128):
@@ -32,7 +32,9 @@ def test_control_points_lie_where_the_regions_do():
     np.testing.assert_allclose(points[0] * 128, (64.5, 64.5), atol=0.6)
     assert points[1, 0] < points[0, 0] < points[2, 0] and points[3, 1] < points[0, 1] < points[4, 1]
     assert np.isfinite(points).all()
-    closed = control_points(face(opening=0.1))
+    shut = face()
+    shut[shut == LABEL_INDEX["other-in-mouth"]] = LABEL_INDEX["lips"]
+    closed = control_points(shut)
     assert np.isnan(closed).any() and np.isfinite(closed[0]).all()
     assert np.isnan(control_points(np.zeros((128, 128), np.uint8))).all()
 
@@ -57,3 +59,17 @@ def test_an_opened_mouth_moves_the_lips_apart():
     field = displacement(control_points(face(opening=2)), control_points(face(opening=8)))
     column = field[:, 12, 1]  # the vertical displacement along the middle of the face, target to source
     assert column[14] > 0.01 and column[17] < -0.01  # from above the mouth downward, from below it upward
+
+
+def test_a_wrong_point_does_not_bend_the_face():
+    rng = np.random.default_rng(0)
+    source = rng.uniform(0.3, 0.7, (20, 2))
+    angle, scale = 0.1, 1.1
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    target = (source - 0.5) @ turn.T + 0.53 + rng.normal(0, 0.005, (20, 2))
+    wrong = target.copy()
+    wrong[[3, 7, 11]] += [[0.2, 0.0], [0.0, -0.15], [0.1, 0.1]]
+    kept = follows_head(source, wrong)
+    assert not kept[[3, 7, 11]].any() and kept.sum() == 17
+    field = displacement(source, wrong)
+    assert np.abs(field - displacement(np.delete(source, [3, 7, 11], 0), np.delete(target, [3, 7, 11], 0))).max() < 1e-9
