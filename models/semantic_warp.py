@@ -36,6 +36,8 @@ _GROUPS = {
 _MASKS = {name: np.isin(np.arange(256), [LABEL_INDEX[label] for label in labels]) for name, labels in _GROUPS.items()}
 _LEAST = 6 / 128**2  # share of the picture under which a region is not looked at
 _TAILS = 0.03  # share of a region's pixels beyond each of its extents
+_NEIGHBOURS = 3  # of a pixel's 3 x 3 square must be of its region, itself included: specks are not looked at
+_FRAMES = np.array([0.1, 0.25, 0.3, 0.25, 0.1])  # over which the motion of a point is averaged
 _STRAY = 0.05  # a point further than this from where the head's own motion takes it is no correspondence
 _CELLS = 25  # the spline is evaluated on a grid of this side
 _SMOOTHING = 1e-3
@@ -68,6 +70,9 @@ def control_points(labels: np.ndarray) -> np.ndarray:
 
 def _spread(region: np.ndarray) -> np.ndarray:
     """Returns the middle, left, right, top and bottom of a region, (5, 2); the extents leave out ``_TAILS``."""
+    padded = np.pad(region.astype(np.uint8), 1)
+    lines = padded[:-2] + padded[1:-1] + padded[2:]
+    region = region & (lines[:, :-2] + lines[:, 1:-1] + lines[:, 2:] >= _NEIGHBOURS)
     columns, rows = region.sum(0), region.sum(1)
     count = columns.sum()
     if count <= _LEAST * region.size:
@@ -77,6 +82,33 @@ def _spread(region: np.ndarray) -> np.ndarray:
     left, right = np.interp((_TAILS, 1 - _TAILS), np.cumsum(columns) / count, centres)
     top, bottom = np.interp((_TAILS, 1 - _TAILS), np.cumsum(rows) / count, centres)
     return np.array([(x, y), (left, y), (right, y), (x, top), (x, bottom)])
+
+
+def steady(source: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Smooths the paths of control points over a few frames; a point that is missed for a moment goes on.
+
+    Args:
+        source: points of the reference image, (P, 2).
+        targets: points of every frame, (T, P, 2).
+
+    Returns:
+        (T, P, 2); NaN where a point is not seen, or not believed, for longer.
+    """
+    seen = np.isfinite(source).all(-1) & np.isfinite(targets).all(-1)
+    for now, points in zip(seen, targets, strict=True):
+        now[now] = follows_head(source[now], points[now])
+    motion = np.where(seen[..., None], targets - source, 0.0)
+    total, moved = _average(seen.astype(float)), _average(motion)
+    known = total > 0.4 * _average(np.ones(seen.shape))
+    mean = moved / np.where(known, total, 1.0)[..., None]
+    return np.where(known[..., None], source + mean, np.nan)
+
+
+def _average(x: np.ndarray) -> np.ndarray:
+    """Weighs neighbours along the first axis; beyond its ends there is nothing."""
+    half = len(_FRAMES) // 2
+    padded = np.pad(x, [(half, half)] + [(0, 0)] * (x.ndim - 1))
+    return sum(share * padded[k : k + len(x)] for k, share in enumerate(_FRAMES))
 
 
 def displacement(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -139,12 +171,13 @@ def warp(image: np.ndarray, image_labels: np.ndarray, labels: np.ndarray) -> np.
     """
     size = image.shape[0]
     source = control_points(image_labels)
+    targets = steady(source, np.stack([control_points(frame) for frame in labels]))
     pixels = image.astype(np.float32)
     centres = (np.arange(size, dtype=np.float32) + 0.5) / size
     spread = _linear_weights(centres)  # (N, _CELLS): the coarse field at every pixel
     out = np.empty((len(labels), *image.shape), np.uint8)
-    for t, frame in enumerate(labels):
-        field = displacement(source, control_points(frame)).astype(np.float32)
+    for t, target in enumerate(targets):
+        field = displacement(source, target).astype(np.float32)
         fine = np.einsum("ni,ijc,mj->nmc", spread, field, spread, optimize=True)
         x = (fine[..., 0] + centres[None]) * size - 0.5
         y = (fine[..., 1] + centres[:, None]) * size - 0.5

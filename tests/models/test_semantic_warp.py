@@ -1,7 +1,7 @@
 import numpy as np
 
 from models.labels import LABEL_INDEX
-from models.semantic_warp import control_points, displacement, follows_head, warp
+from models.semantic_warp import control_points, displacement, follows_head, steady, warp
 
 
 def face(dx=0, dy=0, opening=4, size=128):
@@ -73,3 +73,24 @@ def test_a_wrong_point_does_not_bend_the_face():
     assert not kept[[3, 7, 11]].any() and kept.sum() == 17
     field = displacement(source, wrong)
     assert np.abs(field - displacement(np.delete(source, [3, 7, 11], 0), np.delete(target, [3, 7, 11], 0))).max() < 1e-9
+
+
+def test_specks_do_not_move_a_point():
+    specks = face()
+    specks[np.random.default_rng(0).random(specks.shape) < 0.01] = LABEL_INDEX["nose"]
+    np.testing.assert_allclose(control_points(specks)[:5], control_points(face())[:5], atol=0.02)
+    nose = slice(22, 27)
+    np.testing.assert_allclose(control_points(face())[22], (64.5 / 128, 66.5 / 128), atol=0.01)
+    np.testing.assert_allclose(control_points(specks)[nose], control_points(face())[nose], atol=0.03)
+
+
+def test_a_point_that_is_missed_for_a_frame_goes_on_between_its_neighbours():
+    source = control_points(face())
+    targets = np.stack([control_points(face(dx=t)) for t in range(9)])
+    targets[4, 22:27] = np.nan  # missed
+    targets[4, 10] += 0.3  # mistaken
+    motion = steady(source, targets) - source
+    np.testing.assert_allclose(motion[4, :, 0] * 128, 4, atol=0.5)
+    np.testing.assert_allclose(motion[4, :, 1], 0, atol=1e-3)
+    targets[:, 22:27] = np.nan
+    assert np.isnan(steady(source, targets)[:, 22:27]).all()
