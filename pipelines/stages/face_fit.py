@@ -54,7 +54,7 @@ class FitConfig:
     damping: float = 1e-3
     pose_steps: int = 6
     steps: int = 14
-    bucket: int = 128
+    bucket: int = 192
 
 
 @dataclass(frozen=True)

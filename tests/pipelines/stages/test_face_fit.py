@@ -90,7 +90,7 @@ def test_expression_stays_in_bounds_and_padding_changes_nothing(model):
     assert fit.expression.shape == (FRAMES, model.num_expression) and fit.pose.shape == (FRAMES, 6)
     again = fit_clip(landmarks, model)
     assert np.array_equal(fit.expression, again.expression) and np.array_equal(fit.pose, again.pose)
-    # 61 frames are solved in a bucket of 128; the same clip cut to one frame fewer must hardly differ.
+    # 61 frames are solved in a bucket of 192; the same clip cut to one frame fewer must hardly differ.
     shorter = fit_clip(landmarks[:-1], model)
     assert np.abs(shorter.pose[:50] - fit.pose[:50]).max() < 0.02
 
