@@ -35,6 +35,6 @@ def test_round_trip_and_the_newest_two_are_kept(tmp_path):
 
 def test_another_state_is_refused(tmp_path):
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(1, {"a": jnp.zeros(3)}, iterator(), {})
+    checkpoints.save(1, {"a": jnp.zeros(3)}, iterator(), {"loss": 1.0})
     with pytest.raises(InputError, match="does not fit"):
         checkpoints.restore(1, {"b": jax.ShapeDtypeStruct((3,), jnp.float32)}, iterator())
