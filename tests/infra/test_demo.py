@@ -141,7 +141,7 @@ def test_killed_demo_finishes_and_its_books_close(inputs, tmp_path):
     assert not list(workdir.rglob("*.tmp-*"))
 
 
-def wait_for(condition, process, limit: float = 240.0) -> None:
+def wait_for(condition, process, limit: float = 900.0) -> None:
     start = time.monotonic()
     while not condition():
         assert process.poll() is None, process.stdout.read().decode()[-3000:]
