@@ -295,11 +295,12 @@ def _hair(clip: Clip, samples: dict) -> dict:
 def _features(clip: Clip, samples: dict) -> dict:
     face, beard = _share(clip, "face"), _share(clip, "beard")
     share = beard / max(face + beard, 1e-6)
+    # A parser that knows no beard or glasses labels none: their absence says nothing.
     return {
         "skin_tone": skin_tone(samples["face"]) if len(samples["face"]) else UNKNOWN,
         "eye_colour": _eye_colour(clip, samples["iris"]),
-        "beard": "none" if share < 0.03 else "light" if share < 0.12 else "full",
-        "glasses": "yes" if _share(clip, "glasses") > 0.01 * face else "no",
+        "beard": UNKNOWN if not beard else "none" if share < 0.03 else "light" if share < 0.12 else "full",
+        "glasses": "yes" if _share(clip, "glasses") > 0.01 * face else UNKNOWN,
     }
 
 

@@ -6,14 +6,11 @@ the labels do not flicker:
 
 1. Geometry gives each pixel a prior: the projected skull, the face outline, where a neck, hair and clothes can be.
 2. Four Gaussian mixtures over colour and place (place in the image for the background, relative to the head for the
-rest) are fitted to
-   a sample of the clip's pixels by expectation-maximisation, starting from that prior.
+   rest) are fitted to a sample of the clip's pixels by expectation-maximisation, starting from that prior.
 3. Posteriors are smoothed along edges (guided filter, He et al., 2010) and in time, and tidied by connected components.
-4. Skin is split into face, ears and neck by geometry; beard, brows, nose, eyes and mouth are found in place
-(face_parts).
+4. Skin is split into face, ears and neck by geometry; brows, nose, eyes and mouth are found in place (face_parts).
 
-``accessory``, ``glasses`` and ``headwear`` are told from hair and skin by colour and edges only, and are found less
-surely than the rest.
+``accessory``, ``beard``, ``glasses`` and ``headwear`` are not told from hair and skin and are never labelled.
 """
 
 from dataclasses import dataclass
