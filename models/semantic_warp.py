@@ -39,6 +39,9 @@ _TAILS = 0.03  # share of a region's pixels beyond each of its extents
 _NEIGHBOURS = 3  # of a pixel's 3 x 3 square must be of its region, itself included: specks are not looked at
 _FRAMES = np.array([0.1, 0.25, 0.3, 0.25, 0.1])  # over which the motion of a point is averaged
 _STRAY = 0.05  # a point further than this from where the head's own motion takes it is no correspondence
+_GROWTH = 1.6  # how much larger or smaller a head may become
+_TILT = 0.6  # radians by which a head may tilt
+_OUTLINE, _OUTLINE_WEIGHT = 8, 4.0  # the first points, of face and head as a whole, are found best
 _CELLS = 25  # the spline is evaluated on a grid of this side
 _SMOOTHING = 1e-3
 _BORDER = np.array(
@@ -95,8 +98,9 @@ def steady(source: np.ndarray, targets: np.ndarray) -> np.ndarray:
         (T, P, 2); NaN where a point is not seen, or not believed, for longer.
     """
     seen = np.isfinite(source).all(-1) & np.isfinite(targets).all(-1)
+    importance = np.where(np.arange(len(source)) < _OUTLINE, _OUTLINE_WEIGHT, 1.0)
     for now, points in zip(seen, targets, strict=True):
-        now[now] = follows_head(source[now], points[now])
+        now[now] = follows_head(source[now], points[now], importance[now])
     motion = np.where(seen[..., None], targets - source, 0.0)
     total, moved = _average(seen.astype(float)), _average(motion)
     known = total > 0.4 * _average(np.ones(seen.shape))
@@ -119,7 +123,6 @@ def displacement(source: np.ndarray, target: np.ndarray) -> np.ndarray:
         target: control points of where it shall go, (P, 2).
     """
     seen = np.isfinite(source).all(1) & np.isfinite(target).all(1)
-    seen[seen] = follows_head(source[seen], target[seen])
     at = np.concatenate([target[seen], _BORDER])
     by = np.concatenate([(source - target)[seen], np.zeros_like(_BORDER)])
     count = len(at)
@@ -133,23 +136,29 @@ def displacement(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return field.reshape(_CELLS, _CELLS, 2)
 
 
-def follows_head(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+def follows_head(source: np.ndarray, target: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
     """Says which points the head's motion explains, bool (P,): what a label map got wrong must not bend the face.
 
     The motion is a similarity from target to source, fitted with Cauchy weights; faces move their features by less than
-    ``_STRAY`` of the picture beside it.
+    ``_STRAY`` of the picture beside it. A motion that no head makes within a clip explains nothing.
+
+    Args:
+        source, target: (P, 2).
+        importance: (P,) how much each point says about the head's motion; None is alike.
     """
+    importance = np.ones(len(source)) if importance is None else importance
     if len(source) < 3:
-        return np.ones(len(source), bool)
+        return np.zeros(len(source), bool)
     a, b = target @ (1, 1j), source @ (1, 1j)  # a similarity of the plane is one complex factor and one shift
-    weight = np.ones(len(a))
+    weight = importance
     for _ in range(20):
         mean_a, mean_b = weight @ a / weight.sum(), weight @ b / weight.sum()
         spread = weight @ np.abs(a - mean_a) ** 2
         factor = weight @ (np.conj(a - mean_a) * (b - mean_b)) / max(spread, 1e-9)
         stray = np.abs(factor * (a - mean_a) + mean_b - b)
-        weight = 1 / (1 + (stray / (_STRAY / 2)) ** 2)
-    return stray < _STRAY
+        weight = importance / (1 + (stray / (_STRAY / 2)) ** 2)
+    possible = 1 / _GROWTH < abs(factor) < _GROWTH and abs(np.angle(factor)) < _TILT
+    return (stray < _STRAY) & possible
 
 
 def _radial(a: np.ndarray, b: np.ndarray) -> np.ndarray:

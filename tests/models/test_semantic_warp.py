@@ -71,7 +71,7 @@ def test_a_wrong_point_does_not_bend_the_face():
     wrong[[3, 7, 11]] += [[0.2, 0.0], [0.0, -0.15], [0.1, 0.1]]
     kept = follows_head(source, wrong)
     assert not kept[[3, 7, 11]].any() and kept.sum() == 17
-    field = displacement(source, wrong)
+    field = displacement(source[kept], wrong[kept])
     assert np.abs(field - displacement(np.delete(source, [3, 7, 11], 0), np.delete(target, [3, 7, 11], 0))).max() < 1e-9
 
 
@@ -94,3 +94,11 @@ def test_a_point_that_is_missed_for_a_frame_goes_on_between_its_neighbours():
     np.testing.assert_allclose(motion[4, :, 1], 0, atol=1e-3)
     targets[:, 22:27] = np.nan
     assert np.isnan(steady(source, targets)[:, 22:27]).all()
+
+
+def test_a_motion_that_no_head_makes_explains_nothing():
+    source = control_points(face())
+    turned = (source - 0.5) @ np.array([[0.0, 1.0], [-1.0, 0.0]]) + 0.5
+    for target in (turned, (source - 0.5) * 2 + 0.5):
+        assert not follows_head(source, target).any()
+    assert follows_head(source, (source - 0.5) * 1.2 + 0.55).all()
