@@ -97,9 +97,7 @@ def preset_config(module: types.ModuleType | str, preset: str, overrides: dict[s
     if config is None:
         have = sorted(n.lower() for n in vars(module) if n.isupper() and dataclasses.is_dataclass(getattr(module, n)))
         raise InputError(f"{module.__name__}: no preset {preset!r}, expected one of {', '.join(have)}")
-    for name, text in (overrides or {}).items():
-        config = _override(config, name.split("."), text, name)
-    return config
+    return _override(config, {tuple(name.split(".")): text for name, text in (overrides or {}).items()}, "")
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, str]:
@@ -113,21 +111,26 @@ def parse_overrides(pairs: list[str]) -> dict[str, str]:
     return parsed
 
 
-def _override(config: Any, path: list[str], text: str, name: str) -> Any:
+def _override(config: Any, overrides: dict[tuple[str, ...], str], prefix: str) -> Any:
+    """Applies all overrides of one dataclass at once: a config checks that its fields fit each other."""
     hints = typing.get_type_hints(type(config))
     fields = [f.name for f in dataclasses.fields(config)]
-    if path[0] not in fields:
-        raise InputError(f"--set {name}: {type(config).__name__} has no field {path[0]!r}, only {', '.join(fields)}")
-    if len(path) > 1:
-        inner = getattr(config, path[0])
-        if not dataclasses.is_dataclass(inner):
-            raise InputError(f"--set {name}: {path[0]!r} has no fields of its own")
-        return dataclasses.replace(config, **{path[0]: _override(inner, path[1:], text, name)})
-    try:
-        value = parse_value(hints[path[0]], text)
-    except ValueError as error:
-        raise InputError(f"--set {name}={text}: expected {hints[path[0]]}: {error}") from error
-    return dataclasses.replace(config, **{path[0]: value})
+    changes: dict[str, Any] = {}
+    for name in dict.fromkeys(path[0] for path in overrides):
+        full = prefix + name
+        if name not in fields:
+            raise InputError(f"--set {full}: {type(config).__name__} has no field {name!r}, only {', '.join(fields)}")
+        inner = {path[1:]: text for path, text in overrides.items() if path[0] == name}
+        if () in inner:
+            try:
+                changes[name] = parse_value(hints[name], inner[()])
+            except ValueError as error:
+                raise InputError(f"--set {full}={inner[()]}: expected {hints[name]}: {error}") from error
+        elif not dataclasses.is_dataclass(getattr(config, name)):
+            raise InputError(f"--set {full}: {name!r} has no fields of its own")
+        else:
+            changes[name] = _override(getattr(config, name), inner, f"{full}.")
+    return dataclasses.replace(config, **changes)
 
 
 def parse_value(kind: Any, text: str) -> Any:

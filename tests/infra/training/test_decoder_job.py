@@ -16,6 +16,7 @@ from models.signals import latent_steps
 from models.tokenizers import text as text_tokenizer
 from models.video_generation import load_decoder, resize_image, resize_labels
 from pipelines.dataset import Dataset
+from tests.random_params import random_params
 from tests.talking_ellipses import write_talking_dataset
 
 SMALL = {
@@ -158,7 +159,7 @@ def test_a_decoder_knows_its_autoencoder(talking, trained, tmp_path):
     copy = tmp_path / "decoder"
     shutil.copytree(trained[0], copy, ignore=shutil.ignore_patterns("checkpoints"))
     other = decoder_job.autoencoder_job(TINY.autoencoder, None)
-    other.export(other.init(jax.random.key(1)), copy / "autoencoder")
+    other.export(random_params(other.init), copy / "autoencoder")
     with pytest.raises(InputError, match="trained with the autoencoder"):
         load_decoder(copy)
     shutil.rmtree(copy / "diffusion")

@@ -4,6 +4,7 @@ import numpy as np
 
 from models.layers.module import abstract, initialise
 from models.layers.video_attention import BlockPair, attend, from_windows, to_windows
+from tests.random_params import random_params
 
 
 def test_windows_tile_the_video_and_come_back():
@@ -26,6 +27,7 @@ def test_attention_is_a_softmax_over_the_keys_that_exist():
     np.testing.assert_allclose(attend(q, k, v, mask)[0, 0, :, 0], weights @ v[0, 0, :2, 0], rtol=1e-5)
 
 
+@jax.jit
 def pair_output(x, condition, mask):
     def build(rngs):
         return BlockPair(16, 2, mlp_ratio=2, rank=2, condition_width=16, rngs=rngs)
@@ -33,7 +35,7 @@ def pair_output(x, condition, mask):
     from flax import nnx
 
     graph, _ = abstract(build)
-    pair = nnx.merge(graph, initialise(build, jax.random.key(0)))
+    pair = nnx.merge(graph, random_params(lambda key: initialise(build, key)))
     vector = jnp.ones((1, 16))
     modulation = 0.5 * jnp.ones((1, 96))
     spatial = pair.spatial(x, vector, modulation, side=2, steps=1, condition=condition, condition_mask=mask)
@@ -44,11 +46,11 @@ def test_who_sees_whom():
     x = jax.random.normal(jax.random.key(1), (1, 3, 4, 4, 16))
     condition, mask = jax.random.normal(jax.random.key(2), (1, 5, 16)), jnp.array([[True] * 4 + [False]])
     spatial, temporal = pair_output(x, condition, mask)
-    other, other_temporal = pair_output(x.at[0, 2, 0, 0].add(1.0), condition, mask)
+    other, other_temporal = pair_output(x.at[0, 2, 0, 0].add(jnp.arange(16) / 8), condition, mask)
     moved = jnp.abs(other - spatial).max(-1)[0] > 1e-5
     assert moved[2, :2, :2].all() and not moved[:2].any() and not moved[2, 2:].any()
     moved = jnp.abs(other_temporal - temporal).max(-1)[0] > 1e-5
     assert moved[:, :2, :2].all() and not moved[:, 2:].any() and not moved[:, :, 2:].any()
     # A token of the condition reaches every place; one that does not exist reaches none.
-    assert jnp.abs(pair_output(x, condition.at[0, 0].add(1.0), mask)[0] - spatial).max(-1).min() > 1e-6
+    assert jnp.abs(pair_output(x, condition.at[0, 0].add(jnp.arange(16) / 8), mask)[0] - spatial).max(-1).min() > 1e-6
     np.testing.assert_array_equal(pair_output(x, condition.at[0, 4].add(1.0), mask)[0], spatial)
