@@ -16,7 +16,8 @@ CORE = [
 # The face model, the fit and every tokenizer run on JAX, so a pipeline worker has it too; it has no optimizer stack.
 JAX = ["jax>=0.10.2,<0.11", "flax==0.12.8"]
 EXTRAS = {
-    # A Beam worker: decoding, detection, landmarks, fits, speech. torch comes from face-alignment (install torch==2.13.0 first for the CPU build).
+    # A Beam worker: decoding, detection, landmarks, fits, speech. torch comes with face-alignment; install
+    # torch==2.13.0 first for its CPU build.
     "pipelines": [
         *JAX,
         "apache-beam==2.77.0",
@@ -39,11 +40,27 @@ EXTRAS = {
         "matplotlib>=3.9",
     ],
     # A training host: no Beam, no torch.
-    "train": [*JAX, "optax>=0.2.8", "orbax-checkpoint>=0.12.8", "grain==0.2.18", "sentencepiece>=0.2", "matplotlib>=3.9", "scipy>=1.14", "numba>=0.61"],
+    "train": [
+        *JAX,
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12.8",
+        "grain==0.2.18",
+        "sentencepiece>=0.2",
+        "matplotlib>=3.9",
+        "scipy>=1.14",
+        "numba>=0.61",
+    ],
     "tpu": ["jax[tpu]>=0.10.2,<0.11"],
-    # TensorFlow: TensorBoard event files from training (--tensorboard), and the check that our records are tf.train.Example.
+    # TensorFlow: reads our records as tf.train.Example; only the tests need it.
     "tensorflow": ["tensorflow>=2.20"],
-    "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.14", "pre-commit>=4", "gcp-storage-emulator>=2024.8"],
+    "dev": [
+        "pytest>=8",
+        "pytest-xdist>=3.6",
+        "hypothesis>=6.100",
+        "ruff>=0.14",
+        "pre-commit>=4",
+        "gcp-storage-emulator>=2024.8",
+    ],
 }
 EXTRAS["all"] = sorted({name for role in ("pipelines", "train", "tensorflow", "dev") for name in EXTRAS[role]})
 
@@ -51,7 +68,9 @@ setup(
     name="archon",
     version="0.1.0",
     description="An open implementation of Archon: a unified multimodal model for holistic digital human generation",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8") if Path(__file__).with_name("README.md").exists() else "",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8")
+    if Path(__file__).with_name("README.md").exists()
+    else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.12",
