@@ -86,9 +86,15 @@ def draw_speech(axes, records: dict) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     heard = textwrap.fill(records["script"]["text"] or "(nothing recognised)", 34)[:120]
     described = json.loads(records["description"]["description"])
-    seen = textwrap.fill(", ".join(f"{k}: {v}" for k, v in described.items() if isinstance(v, str)), 38)
+    known = (
+        f"{field} {name}: {value}"
+        for field, attributes in described.items()
+        for name, value in (attributes.items() if isinstance(attributes, dict) else (("", attributes),))
+        if value != "unknown"
+    )
+    seen = textwrap.fill(", ".join(known), 42)
     axes.text(0.0, -0.75, heard, fontsize=8, va="top", style="italic")
-    axes.text(0.0, -1.5, "\n".join(seen.split("\n")[:5]), fontsize=7, va="top", color="#5c6675")
+    axes.text(0.0, -1.5, "\n".join(seen.split("\n")[:6]), fontsize=7, va="top", color="#5c6675")
 
 
 if __name__ == "__main__":
