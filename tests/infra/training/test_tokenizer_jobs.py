@@ -56,7 +56,7 @@ def test_published_sizes_make_a_step(name, batch, parameters):
 @pytest.mark.parametrize("name", ["shape", "pose"])
 def test_animation_learns_and_reads_back(dataset, tmp_path, name):
     overrides = {"model.width": "16", "model.rvq.codes": "32", "model.rvq.channels": "8", "batch": "8"}
-    result = train(build_job(name, dataset=dataset, overrides=overrides, steps=30), tmp_path, save_every=0)
+    result = train(build_job(name, dataset=dataset, overrides=overrides, steps=120), tmp_path, save_every=0)
     assert result.loss_end < 0.8 * result.loss_start
     tokenizer = load_tokenizer(tmp_path)
     signal = Dataset(dataset).column(name)[0][name]
