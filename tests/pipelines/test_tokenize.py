@@ -1,0 +1,103 @@
+import json
+
+import numpy as np
+import pytest
+
+from models.errors import InputError
+from models.signals import latent_steps, speech_steps
+from pipelines import tokenize as job
+from pipelines.beam import RunnerOptions
+from pipelines.dataset import Dataset, heldout_sources, shard_name, update_manifest, write_shard
+from tests.pipelines.painted import FRAMES, make_dataset
+
+IN_PROCESS = RunnerOptions("in-process", 1)
+
+
+class Coder:
+    """Stands in for a trained tokenizer: codes on the right grid that depend on the signal."""
+
+    weights_sha256 = "0" * 64
+
+    def __init__(self, name, late=0):
+        self.name, self.late = name, late
+
+    def encode(self, signal):
+        mark = int(np.abs(np.asarray(signal, np.float64)).sum()) % 500
+        if self.name == "speech":
+            assert signal.dtype == np.float32 and np.abs(signal).max() <= 1
+            return np.full((4, -(-len(signal) // 640) + self.late), mark)
+        if self.name == "semantic":
+            assert signal.shape[1:] == (128, 128)
+            return np.full((latent_steps(len(signal)), 8, 8), mark)
+        shapes = {"image": (16, 16), "shape": (8,)}
+        levels = {"expression": 8, "pose": 6}
+        shape = shapes.get(self.name) or (levels[self.name], latent_steps(len(signal)))
+        return np.full(shape, mark)
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    dataset = make_dataset(tmp_path, clips=3)
+    rng = np.random.default_rng(0)
+    values = {
+        "shape": lambda: {"shape": rng.normal(size=5).astype(np.float32)},
+        "expression": lambda: {"expression": rng.normal(size=(FRAMES, 7)).astype(np.float32)},
+        "pose": lambda: {"pose": rng.normal(size=(FRAMES, 6)).astype(np.float32)},
+    }
+    for column, make in values.items():
+        rows = [{"clip_id": f"clip{i}", "error": "", **make()} for i in range(3)]
+        update_manifest(dataset.root, {column: ([write_shard(dataset.root, shard_name(column, 0, 1), rows)], {})})
+    models = tmp_path / "models"
+    for name in job.TOKENIZERS:
+        (models / name).mkdir(parents=True)
+        (models / name / "model.json").write_text(json.dumps({"weights_sha256": f"{name}-1"}))
+    coders = {name: Coder(name) for name in job.TOKENIZERS}
+    monkeypatch.setattr(job, "load_all", lambda directory: coders)
+    return dataset, models, coders
+
+
+def run(world):
+    dataset, models, _ = world
+    return job.tokenize(job.TokenizeConfig(dataset.root, str(models)), IN_PROCESS)
+
+
+def test_records_are_on_the_grid_and_split_by_source(world):
+    summary = run(world)
+    rows = list(Dataset(world[0].root).column("tokens"))
+    good = rows[0]
+    assert summary["clips"] == 3 and [row["clip_id"] for row in rows] == ["clip0", "clip1", "clip2"]
+    assert good["speech"].shape == (4, speech_steps(FRAMES)) and good["speech"].dtype == np.int16
+    assert good["semantics"].shape == (3, 8, 8) and good["expression"].shape == (8, 3) and good["pose"].shape == (6, 3)
+    assert good["image"].shape == (16, 16) and good["image"].dtype == np.int32 and good["shape"].shape == (8,)
+    assert json.loads(good["description"]) == {"hair": "brown"} and "hello" in good["script"]
+    held = heldout_sources(f"{i:064d}" for i in range(3))
+    assert [row.get("split") for row in rows[:2]] == ["heldout" if f"{i:064d}" in held else "train" for i in range(2)]
+
+
+def test_a_clip_without_a_column_keeps_its_row(world):
+    summary = run(world)
+    last = Dataset(world[0].root).column("tokens")[2]
+    assert summary["errors"] == 1
+    assert last["clip_id"] == "clip2" and "painted fault" in last["error"] and "speech" not in last
+
+
+def test_codes_off_the_grid_are_an_error_of_that_clip(world):
+    world[2]["speech"].late = 1
+    run(world)
+    assert "speech: 9 code steps for 9 frames, expected 8" in Dataset(world[0].root).column("tokens")[0]["error"]
+
+
+def test_other_weights_make_the_tokens_again(world, capsys):
+    run(world)
+    run(world)
+    assert "1 of 1 shard steps are done" in capsys.readouterr().out
+    (world[1] / "pose" / "model.json").write_text(json.dumps({"weights_sha256": "pose-2"}))
+    run(world)
+    assert "0 of 1 shard steps are done" in capsys.readouterr().out
+    assert Dataset(world[0].root).manifest()["columns"]["tokens"]["producer"]["tokenizers"]["pose"] == "pose-2"
+
+
+def test_a_missing_tokenizer_is_named(world):
+    (world[1] / "image" / "model.json").unlink()
+    with pytest.raises(InputError, match=r"image/model.json.*archon train image"):
+        run(world)
