@@ -75,7 +75,6 @@ FLAGS = {
     "noisy_or_music": ("snr_db", "below", 5.0),
     "on_screen_text": ("source_text", "above", 0.004),
     "turned_head": ("turn", "above", 25.0),
-    "lips_do_not_follow": ("lip_sync", "below", 0.1),
     "padded": ("pad", "above", 0.02),
     "still_moments": ("frozen", "above", 0.2),
 }
