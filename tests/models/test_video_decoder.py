@@ -27,6 +27,9 @@ SMALL = vd.VideoDecoderConfig(
     image_dropout=0.0,
 )
 PLAIN = dataclasses.replace(SMALL, anchor=False, self_condition=0.9)
+BOTH = pytest.mark.parametrize(
+    "config", [pytest.param(SMALL, id="anchor"), pytest.param(PLAIN, id="plain", marks=pytest.mark.slow)]
+)
 
 
 def batch(size=2, seed=0):
@@ -101,7 +104,7 @@ def test_ddim_with_an_oracle_finds_x0(steps):
     assert times[0] == 999 and len(set(times.tolist())) == steps and np.all(np.diff(times) < 0)
 
 
-@pytest.mark.parametrize("config", [SMALL, PLAIN], ids=["anchor", "plain"])
+@BOTH
 def test_every_condition_counts_and_gets_gradients(config):
     params = lively(config)
     x, t = batch()["latents"], jnp.array([400, 800])
@@ -168,7 +171,7 @@ def test_latents_past_a_clips_end_do_not_count():
     assert float(loss(whole)) != float(loss(other))
 
 
-@pytest.mark.parametrize("config", [SMALL, PLAIN], ids=["anchor", "plain"])
+@BOTH
 def test_the_loss_falls(config):
     # Latents that the labels decide: only a model that reads them can follow.
     known = batch(8)
