@@ -38,6 +38,7 @@ EXTRAS = {
         "numba>=0.61",
         "scipy>=1.14",
         "matplotlib>=3.9",
+        "psutil>=6",
     ],
     # A training host: no Beam, no torch.
     "train": [

@@ -8,13 +8,13 @@ Each stage resumes by itself; a stage that is finished is noted in WORKDIR/summa
 
 import argparse
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from infra.memory import PeakMemory
 from models.errors import InputError
 from pipelines import storage
 from pipelines.beam import RunnerOptions, add_runner_arguments, fingerprint, runner_options
@@ -89,11 +89,12 @@ def demo(config: DemoConfig, runner: RunnerOptions) -> dict:
         left = estimate(summary["stages"], [s.name for s in stages])
         print(f"\n[{number}/{len(stages)}] {stage.name}; about {left / 60:.0f} min remain in all", flush=True)
         start = time.monotonic()
-        row = stage.work()
+        with PeakMemory() as memory:
+            row = stage.work()
         summary["stages"][stage.name] = {
             **row,
             "seconds": round(time.monotonic() - start, 1),
-            "peak_gib": round(peak_gib(), 2),
+            "peak_gib": round(memory.gib, 2),
         }
         write_json(str(summary_path), summary)
     summary["paths"] = paths(config, summary["stages"])
@@ -130,13 +131,6 @@ def estimate(done: dict, names: list[str]) -> float:
     took = sum(row["seconds"] for name, row in done.items() if name in EXPECTED_SECONDS)
     pace = took / expected if expected else 1.0
     return pace * sum(EXPECTED_SECONDS[name] for name in names if name not in done)
-
-
-def peak_gib() -> float:
-    """The largest resident memory so far of this process plus that of its largest child, in GiB."""
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return (own + child) / 2**20
 
 
 # --- The stages ---
@@ -279,7 +273,7 @@ def render_table(summary: dict) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
     peak = max(row["peak_gib"] for row in summary["stages"].values())
-    lines += ["", f"peak memory {peak:.1f} GiB (this process plus its largest child)", "", "open:"]
+    lines += ["", f"peak memory {peak:.1f} GiB (all processes together)", "", "open:"]
     lines += [f"  {name:<16} {path}" for name, path in summary["paths"].items() if path]
     return "\n" + "\n".join(lines)
 

@@ -8,11 +8,9 @@ Columns are made again when what made them changes: the clips, a column they bui
 import argparse
 import functools
 import json
-import os
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -296,8 +294,7 @@ def annotate(config: AnnotateConfig, runner: RunnerOptions | None = None) -> dic
     clips = dataset.shard_infos("clips")
     print("annotate: " + ", ".join(f"{item.name} by {backends[item.name]}" for item in wanted), flush=True)
     tasks = [ShardTask(index, len(clips)) for index in range(len(clips))]
-    with one_thread_a_worker():
-        markers = run_shards(JOB, config.dataset, steps, tasks, runner or RunnerOptions())
+    markers = run_shards(JOB, config.dataset, steps, tasks, runner or RunnerOptions())
 
     columns, summary = {}, {}
     for item in wanted:
@@ -330,27 +327,6 @@ def annotate(config: AnnotateConfig, runner: RunnerOptions | None = None) -> dic
         "backends": {item.name: backends[item.name] for item in wanted},
         "seconds": round(time.monotonic() - start, 2),
     }
-
-
-# One worker a core: threads inside a worker only wait for each other (the fit took four times the processor time).
-_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
-
-
-@contextmanager
-def one_thread_a_worker() -> Iterator[None]:
-    """Worker processes that start within inherit an environment in which BLAS and XLA use one thread each."""
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    for name, value in _ONE_THREAD.items():
-        joined = f"{before[name] or ''} {value}".strip() if name == "XLA_FLAGS" else before[name] or value
-        os.environ[name] = joined
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def plan_steps(

@@ -15,7 +15,8 @@ import pickle
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
@@ -171,22 +172,45 @@ def _run_pipeline(
 
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
     args = list(options.beam_args)
+    environment = nullcontext()
     if options.runner in ("in-process", "multi-process"):
         runner = _local_runner()
         workers = min(options.workers, len(tasks))
         if options.runner == "multi-process" and workers > 1:
             args += ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
+            environment = one_thread_a_worker()
         else:
             args += ["--direct_running_mode=in_memory"]
     else:
         runner = {"dataflow": "DataflowRunner", "portable": "PortableRunner"}[options.runner]
     # A worker process does not see this process's command line: everything a step needs is in the step.
-    with beam.Pipeline(runner=runner, options=PipelineOptions(args)) as pipeline:
+    with environment, beam.Pipeline(runner=runner, options=PipelineOptions(args)) as pipeline:
         shards = pipeline | "Shards" >> beam.Create(list(tasks))
         for step in steps:
             shards = (
                 shards | f"{step.label}: spread" >> beam.Reshuffle() | step.label >> beam.Map(_StepFn(root, job, step))
             )
+
+
+# One worker a core: threads inside a worker only wait for each other (the fit took four times the processor time).
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+
+
+@contextmanager
+def one_thread_a_worker() -> Iterator[None]:
+    """Worker processes that start within inherit an environment in which BLAS and XLA use one thread each."""
+    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    for name, value in _ONE_THREAD.items():
+        joined = f"{before[name] or ''} {value}".strip() if name == "XLA_FLAGS" else before[name] or value
+        os.environ[name] = joined
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _local_runner():

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -209,12 +208,3 @@ def test_backends_default_to_the_first():
     assert chosen_backends(()) == {annotator.name: annotator.backends[0] for annotator in ANNOTATORS}
     # A step makes several columns: naming any of them chooses for the step.
     assert chosen_backends([("pose", "landmark-gauss-newton")])["shape"] == "landmark-gauss-newton"
-
-
-def test_workers_get_one_thread_and_the_environment_comes_back(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    with job.one_thread_a_worker():
-        assert os.environ["OMP_NUM_THREADS"] == "1"
-        assert os.environ["XLA_FLAGS"] == "--xla_dump_to=x --xla_cpu_multi_thread_eigen=false"
-    assert os.environ["XLA_FLAGS"] == "--xla_dump_to=x" and "OMP_NUM_THREADS" not in os.environ

@@ -17,6 +17,7 @@ from pipelines.beam import (
     fingerprint,
     marker_files,
     marker_path,
+    one_thread_a_worker,
     run_shards,
     runner_options,
 )
@@ -134,3 +135,12 @@ def test_marker_is_json_with_files_and_summary(tmp_path):
     run_shards("job", str(tmp_path), steps(tmp_path), tasks(1), IN_PROCESS)
     marker = json.loads(Path(marker_path(str(tmp_path), "job", "double", tasks(1)[0])).read_text())
     assert marker["summary"] == {"rows": 1} and marker["files"][0]["count"] == 1
+
+
+def test_workers_get_one_thread_and_the_environment_comes_back(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with one_thread_a_worker():
+        assert os.environ["OMP_NUM_THREADS"] == "1"
+        assert os.environ["XLA_FLAGS"] == "--xla_dump_to=x --xla_cpu_multi_thread_eigen=false"
+    assert os.environ["XLA_FLAGS"] == "--xla_dump_to=x" and "OMP_NUM_THREADS" not in os.environ
