@@ -12,8 +12,8 @@ import numpy as np
 
 from models.face.model import FaceModel, deform
 from models.face.surface import smoothstep
+from models.face.wardrobe import Extras, add_beanie, add_glasses, add_hair, add_torso, follow_head, sphere
 from models.labels import LABEL_INDEX
-from pipelines.stages.wardrobe import Extras, add_beanie, add_glasses, add_hair, add_torso, follow_head, sphere
 
 SKIN_TONES = {
     "pale": (0.93, 0.76, 0.68),
