@@ -56,7 +56,7 @@ class Character:
       two_sided: (F,) uint8, 1 for sheets that may show their back.
       groups: (F,) uint8, triangles of one surface.
       uv: (F, 3, 2) float32 texel coordinates; texture (F,) uint8.
-      textures: (M, R, C, 3) uint8.
+      textures: (M, R, C) int32, see complexion.textures.
       base: the face model's vertex count.
       attributes: what a description would say.
     """
@@ -174,6 +174,7 @@ def build_character(model: FaceModel, rng: np.random.Generator) -> Character:
     labels = np.concatenate([labels, label]).astype(np.uint8)
     faces = np.ascontiguousarray(np.concatenate([model.faces, faces + count]), np.int32)
     vertices = np.concatenate([person, placed / 1000]).astype(np.float32)
+    two_sided = np.concatenate([_face_sides(model), two_sided])
     rest = np.concatenate([model.vertices * 1000.0, xyz])
     # Lips are creased along, much more finely and weakly than hair.
     texture_weight = np.concatenate([weight, np.ones(len(xyz))])
@@ -188,9 +189,9 @@ def build_character(model: FaceModel, rng: np.random.Generator) -> Character:
         labels=labels,
         material=materials(labels),
         follow=np.concatenate([follow_face, follow]).astype(np.float32),
-        ao=sky_seen(vertices, faces),
+        ao=sky_seen(vertices, faces, two_sided),
         weight=texture_weight.astype(np.float32),
-        two_sided=np.concatenate([_face_sides(model), two_sided]),
+        two_sided=two_sided,
         groups=surfaces(labels, faces),
         uv=texture_coordinates(rest, labels, faces),
         texture=texture_of(labels, faces),
@@ -210,11 +211,11 @@ def surfaces(labels: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return table[labels[faces[:, 0]]]
 
 
-def sky_seen(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+def sky_seen(vertices: np.ndarray, faces: np.ndarray, two_sided: np.ndarray) -> np.ndarray:
     """Returns the cosine-weighted share of the sphere about each vertex's normal that nothing blocks (V,) float32:
     ambient occlusion, by depth maps from directions all round.
     """
-    from pipelines.stages.shading import cast, lit_share, normals_of, seen_from
+    from pipelines.stages.shading import FAR, cast, lit_share, normals_of, seen_from
 
     normals, seen = np.empty_like(vertices), np.empty_like(vertices)
     normals_of(vertices, faces, normals)
@@ -228,7 +229,8 @@ def sky_seen(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
         toward = np.array([np.sin(theta) * np.cos(phi), np.cos(theta), np.sin(theta) * np.sin(phi)])
         frame = light_frame(toward, centre)
         seen_from(vertices, frame, np.float32(_PROBE_TEXELS / _PROBE_METRES), _PROBE_TEXELS, seen)
-        cast(seen, faces, depth)
+        depth[:] = FAR
+        cast(seen, faces, two_sided, 0, len(faces), depth)
         lit_share(seen, depth, np.float32(0.008), 1, lit)
         facing = np.maximum(normals @ toward.astype(np.float32), 0)
         open_ += facing * lit
