@@ -100,7 +100,7 @@ def _finger(base, direction, length, radius, curl):
 
 
 def _hand_mesh(skin, sleeve, curl, spread):
-    """A right hand seen from its back, fingers up (-y), wrist at +y, with its forearm in a sleeve; origin in the palm."""
+    """A right hand seen from its back: fingers up (-y), wrist down, its forearm in a sleeve; the origin is in the palm."""
     mesh = _Mesh()
     along = np.linspace(-1, 1, 13)
     bulge = np.sqrt(np.maximum(1 - along**6, 0))
@@ -186,17 +186,37 @@ def draw_microphone(rng: np.random.Generator, pose: np.ndarray, skin, sleeve) ->
     dark, metal = np.array([0.12, 0.12, 0.13]) * rng.uniform(0.7, 2.0), np.full(3, rng.uniform(0.25, 0.6))
     if held:
         ball = np.linspace(-1, 1, 15)
-        mesh.tube(np.stack([0 * ball, 27 * ball, 0 * ball], -1), np.maximum(27 * np.sqrt(1 - ball**2), 0.3), metal, 0.35, PLAIN, sides=22)
+        mesh.tube(
+            np.stack([0 * ball, 27 * ball, 0 * ball], -1),
+            np.maximum(27 * np.sqrt(1 - ball**2), 0.3),
+            metal,
+            0.35,
+            PLAIN,
+            sides=22,
+        )
         body = np.linspace(18, 190, 12)
-        mesh.tube(np.stack([0 * body, body, 0 * body], -1), np.interp(body, [18, 40, 190], [22, 21, 14]), dark, 0.3, PLAIN, sides=18)
+        mesh.tube(
+            np.stack([0 * body, body, 0 * body], -1),
+            np.interp(body, [18, 40, 190], [22, 21, 14]),
+            dark,
+            0.3,
+            PLAIN,
+            sides=18,
+        )
         for k in range(4):  # fingers round the handle
             y, turn = 95 + 19 * k, np.linspace(-2.6, 1.5, 14)
             path = np.stack([24 * np.sin(turn), np.full(14, y) + 4 * turn, -24 * np.cos(turn)], -1)
             mesh.tube(path, np.full(14, 9.2), skin)
         palm = np.linspace(-1, 1, 9)
-        mesh.tube(np.stack([20 + 0 * palm, 125 + 46 * palm, 14 + 0 * palm], -1), np.maximum(24 * np.sqrt(1 - palm**4), 0.5), skin)
+        mesh.tube(
+            np.stack([20 + 0 * palm, 125 + 46 * palm, 14 + 0 * palm], -1),
+            np.maximum(24 * np.sqrt(1 - palm**4), 0.5),
+            skin,
+        )
         arm = np.linspace(0, 1, 10)
-        mesh.tube(np.stack([26 + 60 * arm, 160 + 300 * arm, 16 + 10 * arm], -1), 28 + 22 * arm, sleeve, 0.02, PLAIN, sides=18)
+        mesh.tube(
+            np.stack([26 + 60 * arm, 160 + 300 * arm, 16 + 10 * arm], -1), 28 + 22 * arm, sleeve, 0.02, PLAIN, sides=18
+        )
         offset = np.array([rng.uniform(-15, 15), rng.uniform(92, 118), -rng.uniform(105, 125)])
         lean = rng.uniform(-0.35, 0.35)
     else:

@@ -24,7 +24,15 @@ _SHADOW_TEXELS, _SHADOW_METRES = 144, 0.62
 # Colour temperature (kelvin) -> linear colour of a light, about the colour of a black body against 6500 K.
 _KELVIN = np.array([2700, 3500, 4500, 5500, 6500, 8000, 10000])
 _KELVIN_COLORS = np.array(
-    [(1.0, 0.70, 0.42), (1.0, 0.80, 0.60), (1.0, 0.90, 0.78), (1.0, 0.96, 0.91), (1.0, 1.0, 1.0), (0.88, 0.94, 1.0), (0.78, 0.88, 1.0)]
+    [
+        (1.0, 0.70, 0.42),
+        (1.0, 0.80, 0.60),
+        (1.0, 0.90, 0.78),
+        (1.0, 0.96, 0.91),
+        (1.0, 1.0, 1.0),
+        (0.88, 0.94, 1.0),
+        (0.78, 0.88, 1.0),
+    ]
 )
 # How far a camera's white balance follows the light.
 _BALANCE = 0.55
@@ -48,7 +56,7 @@ class Scene:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Performer:
-    """A character with what it does: expression (T, Ne), pose (T, 6) of the head, rest (6,) pose of the shoulders."""
+    """A character with what it does: expression (T, Ne), pose (T, 6) of the head, rest (T, 6) pose of the shoulders."""
 
     character: Character
     expression: np.ndarray
@@ -163,8 +171,8 @@ class _Mover:
         pose = np.asarray(performer.pose, np.float32)
         self.turns, self.shifts = np.ascontiguousarray(rotation_matrix(pose[:, :3]), np.float32), pose[:, 3:].copy()
         # The torso stands still; it turns a little with the rest pose and sways a little with the head.
-        self.torso = np.ascontiguousarray(rotation_matrix(rest[:3] * np.array([0.3, 0.5, 0.3], np.float32)))
-        self.sway = rest[3:] + np.float32(0.35) * (self.shifts - rest[3:])
+        self.torso = np.ascontiguousarray(rotation_matrix(rest[:, :3] * np.array([0.3, 0.5, 0.3], np.float32)))
+        self.sway = rest[:, 3:] + np.float32(0.35) * (self.shifts - rest[:, 3:])
 
     def __call__(self, t: int) -> np.ndarray:
         from models.face.render import skin_to_camera
@@ -178,7 +186,7 @@ class _Mover:
             self.person.follow,
             self.turns[t],
             self.shifts[t],
-            self.torso,
+            self.torso[t],
             self.sway[t],
         )
 
@@ -304,4 +312,9 @@ class Stage:
         marks = landmarks68(self.model, points)
         landmarks = marks[:, :2] / marks[:, 2:] * focal + (cx, cy)
         x, y = np.clip((2 * landmarks).astype(int).T, 0, np.array(self.ids.shape)[::-1, None] - 1)
-        return self.color, self.label, landmarks.astype(np.float32), (self.ids[y, x] >= self.own) & (self.depth[y, x] < shading.FAR)
+        return (
+            self.color,
+            self.label,
+            landmarks.astype(np.float32),
+            (self.ids[y, x] >= self.own) & (self.depth[y, x] < shading.FAR),
+        )

@@ -235,7 +235,8 @@ def to_samples(points, focal, cx, cy, out):
 @_compiled
 def draw_ids(seen, faces, two_sided, first, last, ids, depth):
     """Draws triangles ``first`` to ``last`` where they are nearest: their number into ``ids`` (2H, 2W) int32, their
-    depth into ``depth`` (2H, 2W) float32, which the caller has filled with ``FAR``. Triangles that show their back are left out unless ``two_sided`` (F,) is 1.
+    depth into ``depth`` (2H, 2W) float32, which the caller has filled with ``FAR``. Triangles that show their back are
+    left out unless ``two_sided`` (F,) is 1.
     """
     height, width = ids.shape
     zero, one, half = np.float32(0), np.float32(1), np.float32(0.5)
