@@ -239,7 +239,7 @@ def sky_seen(vertices: np.ndarray, faces: np.ndarray, two_sided: np.ndarray) -> 
 
 
 def light_frame(toward: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Returns ``seen_from``'s frame (4, 3) float32 of a light in the direction ``toward`` (3,) that looks at ``centre``."""
+    """Returns ``seen_from``'s frame (4, 3) float32 of a light from ``toward`` (3,) that looks at ``centre``."""
     ahead = -np.asarray(toward, np.float64) / np.linalg.norm(toward)
     side = np.cross([0.0, 1.0, 0.0] if abs(ahead[1]) < 0.9 else [1.0, 0.0, 0.0], ahead)
     side /= np.linalg.norm(side)

@@ -100,7 +100,7 @@ def _finger(base, direction, length, radius, curl):
 
 
 def _hand_mesh(skin, sleeve, curl, spread):
-    """A right hand seen from its back: fingers up (-y), wrist down, its forearm in a sleeve; the origin is in the palm."""
+    """A right hand seen from its back: fingers up (-y), wrist down, forearm in a sleeve; the origin is in the palm."""
     mesh = _Mesh()
     along = np.linspace(-1, 1, 13)
     bulge = np.sqrt(np.maximum(1 - along**6, 0))
