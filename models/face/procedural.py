@@ -13,6 +13,7 @@ import numpy as np
 from models.face import rig, surface
 from models.face.bases import TWO_WAY, expression_fields, identity_fields
 from models.face.dense import dense_points, vertex_embedding
+from models.face.mesh import grid_faces, triangulate
 from models.face.model import POSE_NAMES, FaceModel
 from models.labels import LABEL_INDEX
 
@@ -52,14 +53,6 @@ class Parts:
         self.rest.append(np.asarray(xyz if rest is None else rest, np.float64)[:, :2])
         self.count += n
         return np.arange(start, self.count)
-
-
-def grid_faces(rows, columns, wrap=False):
-    """Returns triangles of a rows x columns vertex grid (counter-clockwise when columns go right and rows go down)."""
-    r, c = np.meshgrid(np.arange(rows - 1), np.arange(columns if wrap else columns - 1), indexing="ij")
-    a, b = r * columns + c, r * columns + (c + 1) % columns
-    d, e = a + columns, b + columns
-    return np.concatenate([np.stack([a, d, b], -1).reshape(-1, 3), np.stack([b, d, e], -1).reshape(-1, 3)])
 
 
 def _lattice(x0, x1, y0, y1, step):
@@ -118,7 +111,7 @@ def _lip_rings():
 
 def _skin(parts):
     """Adds the skin; returns ids of the eye rings {+1, -1} and the lip rings."""
-    from scipy.spatial import ConvexHull, cKDTree
+    from scipy.spatial import cKDTree
 
     eye_rings, lid, eye_side = _eye_rings()
     lip_rings, lip_side = _lip_rings()
@@ -157,12 +150,6 @@ def _skin(parts):
     back = np.stack([np.sin(polar) * np.cos(turn), np.cos(polar), np.sin(polar) * np.sin(turn)], -1)
     back = back[cKDTree(directions).query(back)[0] > 0.055]
     directions = np.concatenate([directions, back])
-    hull = ConvexHull(directions)
-    faces = hull.simplices.astype(np.int64)
-    a, b, c = (directions[faces[:, j]] for j in range(3))
-    inward = (np.cross(b - a, c - a) * a).sum(1) < 0
-    faces[inward] = faces[inward][:, ::-1]
-
     number = sum(map(len, fixed))
     eye_ids = {}
     for sign in (1, -1):
@@ -170,12 +157,7 @@ def _skin(parts):
         number += left.shape[0]
     lip_ids = number + np.arange(lips.shape[0]).reshape(lip_rings.shape[:2])
     n = len(directions)
-    holes = np.zeros(n, np.int64)
-    for mark, ids in enumerate((eye_ids[1][0], eye_ids[-1][0], lip_ids[-1]), 1):
-        holes[ids] = mark
-    first = holes[faces[:, 0]]
-    faces = faces[~((first > 0) & (first == holes[faces[:, 1]]) & (first == holes[faces[:, 2]]))]
-
+    faces = triangulate(directions, [eye_ids[1][::-1], eye_ids[-1][::-1], lip_ids])
     xyz = surface.skin_points(directions)
     xyz[: len(front), :2] = front
     xyz[: len(front), 2] = surface.front_depth(front[:, 0], front[:, 1])
