@@ -11,6 +11,7 @@ import numpy as np
 
 from models.face.camera import default_camera, default_pose, rotation_matrix
 from models.face.model import FaceModel, deform, joint_rotations, joint_transforms, pose_features
+from models.labels import LABEL_INDEX
 
 # Direction from the face to the light in camera axes (x right, y down, z forward): up, a little from the left, from the
 # camera's side.
@@ -287,6 +288,15 @@ def render(points, faces, front, back, labels, background, two_sided=None) -> tu
     return color, label, depth
 
 
+def sheet_faces(model: FaceModel) -> np.ndarray:
+    """Returns which triangles of a face model are sheets that may show their back (F,) uint8: teeth, lashes, brows and
+    the mouth's inside; the rest is a surface seen from outside.
+    """
+    names = ("teeth", "lashes", "brows", "other-in-mouth")
+    sheets = np.isin(model.labels, [LABEL_INDEX[name] for name in names])
+    return sheets[model.faces].any(1).astype(np.uint8)
+
+
 def _posed(model, shape, expression, pose):
     """Yields each frame's vertices (V, 3) float32 in camera axes: shape (Ns,), expression (T, Ne), pose (T, 6)."""
     person = deform(model, shape, np.zeros(model.num_expression, np.float32))  # the identity, once
@@ -332,12 +342,13 @@ def render_preview(model: FaceModel, shape, expression, pose=None, camera=None, 
     light = DEFAULT_LIGHT / np.linalg.norm(DEFAULT_LIGHT)
     background = np.full((size * 2, size * 2, 3), PREVIEW_BACKGROUND, np.uint8)
     frames = np.empty((len(expression), size, size, 3), np.uint8)
+    sheets = sheet_faces(model)
     for t, points in enumerate(_posed(model, shape, expression, pose)):
         front, back = shade(
             vertex_normals(points, model.faces), albedo, gloss, light, np.full(3, 0.75, np.float32), 0.25
         )
         drawn = pixels_and_depth(points, camera * 2)
-        color, _, _ = render(drawn, model.faces, front, back, model.labels, background)
+        color, _, _ = render(drawn, model.faces, front, back, model.labels, background, sheets)
         frames[t] = halve(color)
     return frames
 
@@ -350,7 +361,8 @@ def render_labels(model: FaceModel, shape, expression, pose=None, camera=None, s
     flat = np.zeros((len(model.vertices), 3), np.float32)
     background = np.zeros((size, size, 3), np.uint8)
     frames = np.empty((len(expression), size, size), np.uint8)
+    sheets = sheet_faces(model)
     for t, points in enumerate(_posed(model, shape, expression, pose)):
         drawn = pixels_and_depth(points, camera)
-        _, frames[t], _ = render(drawn, model.faces, flat, flat, model.labels, background)
+        _, frames[t], _ = render(drawn, model.faces, flat, flat, model.labels, background, sheets)
     return frames

@@ -12,7 +12,7 @@ import dataclasses
 
 import numpy as np
 
-from models.face.model import FaceModel
+from models.face.model import FaceModel, deform
 from models.signals import VIDEO_FPS
 
 # Targets by first symbol found (longest first), jaw_x in radians. Directions that are not named are 0.
@@ -65,6 +65,8 @@ _ALIKE = (
     "uyʉ",
 )
 _ALIASES = {symbol: group[0] for group in _ALIKE for symbol in group}
+# How far (metres) one lip may push into the other.
+LIP_PRESSURE = 0.0003
 VOWELS = "iɪeæaʌəɜɔoʊu"
 _MOUTH = (
     "jaw_x",
@@ -243,4 +245,19 @@ def perform(
     expression[:, column("gaze_x")] = np.clip(0.8 * yaw + look[:, 0], -0.26, 0.26)
     # Lids follow the eyes; in a blink both come back to the middle, so that the lids meet.
     expression[:, column("gaze_y")] = np.clip(0.8 * pitch + look[:, 1], -0.21, 0.21) * (1 - blink)
-    return expression.astype(np.float32), motion.astype(np.float32)
+    return _uncross_lips(model, expression.astype(np.float32)), motion.astype(np.float32)
+
+
+def _uncross_lips(model: FaceModel, expression: np.ndarray) -> np.ndarray:
+    """Returns the expressions (T, Ne) with lips that press on each other but do not pass through: where the lower lip
+    would rise above the upper one, less of what closes them.
+    """
+    points = deform(model.landmark_model(), np.zeros(model.num_shape, np.float32), expression)
+    crossed = (points[:, [67, 66, 65], 1] - points[:, [61, 62, 63], 1]).max(1) - LIP_PRESSURE
+    close = model.expression_index("lip_close")
+    unit = deform(model.landmark_model(), np.zeros(model.num_shape, np.float32), model.expression(lip_close=1))
+    rest = model.landmark_model().vertices
+    travel = (unit - rest)[66, 1] - (unit - rest)[62, 1]  # metres that a unit of lip_close brings the lips together
+    expression = expression.copy()
+    expression[:, close] -= np.clip(crossed / travel, 0, expression[:, close])
+    return expression
