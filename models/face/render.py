@@ -11,12 +11,16 @@ import numpy as np
 
 from models.face.camera import default_camera, default_pose, rotation_matrix
 from models.face.model import FaceModel, deform, joint_rotations, joint_transforms, pose_features
-from models.labels import LABEL_INDEX
+from models.labels import LABEL_INDEX, NUM_LABELS
 
 # Direction from the face to the light in camera axes (x right, y down, z forward): up, a little from the left, from the
 # camera's side.
 DEFAULT_LIGHT = np.array([-0.35, -0.55, -0.76], np.float32)
 PREVIEW_BACKGROUND = 40
+# How light the parts of a preview are: eyes, brows and the open mouth are to be seen.
+_GREYS = np.full(NUM_LABELS, 0.72, np.float32)
+_DARK = {"pupil": 0.05, "iris": 0.35, "brows": 0.4, "lashes": 0.2, "other-in-mouth": 0.2, "lips": 0.6, "nostrils": 0.3}
+_GREYS[[LABEL_INDEX[name] for name in _DARK]] = list(_DARK.values())
 
 
 def _compiled(function):
@@ -337,7 +341,7 @@ def render_preview(model: FaceModel, shape, expression, pose=None, camera=None, 
       (T, size, size, 3) uint8.
     """
     shape, expression, pose, camera = _frames(shape, expression, pose, camera, size)
-    albedo = np.full((len(model.vertices), 3), 0.72, np.float32)
+    albedo = np.repeat(_GREYS[model.labels][:, None], 3, 1)
     gloss = np.full(len(model.vertices), 0.12, np.float32)
     light = DEFAULT_LIGHT / np.linalg.norm(DEFAULT_LIGHT)
     background = np.full((size * 2, size * 2, 3), PREVIEW_BACKGROUND, np.uint8)

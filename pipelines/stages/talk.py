@@ -207,6 +207,7 @@ def perform(
     mouth = mouth_track(phonemes, frames, manner.articulation)
     for k, name in enumerate(_MOUTH):
         expression[:, column(name)] = mouth[:, k]
+    expression = _uncross_lips(model, expression)
     stressed = [(p["start"] + p["end"]) / 2 for p in phonemes if p["stress"] and p["phoneme"][:1]]
     times = (np.arange(frames) + 0.5) / VIDEO_FPS
     beats = np.zeros(frames)
@@ -245,19 +246,19 @@ def perform(
     expression[:, column("gaze_x")] = np.clip(0.8 * yaw + look[:, 0], -0.26, 0.26)
     # Lids follow the eyes; in a blink both come back to the middle, so that the lids meet.
     expression[:, column("gaze_y")] = np.clip(0.8 * pitch + look[:, 1], -0.21, 0.21) * (1 - blink)
-    return _uncross_lips(model, expression.astype(np.float32)), motion.astype(np.float32)
+    return expression.astype(np.float32), motion.astype(np.float32)
 
 
 def _uncross_lips(model: FaceModel, expression: np.ndarray) -> np.ndarray:
     """Returns the expressions (T, Ne) with lips that press on each other but do not pass through: where the lower lip
     would rise above the upper one, less of what closes them.
     """
-    points = deform(model.landmark_model(), np.zeros(model.num_shape, np.float32), expression)
+    small, shape = model.landmark_model(), np.zeros(model.num_shape)
+    points = deform(small, shape, expression)
     crossed = (points[:, [67, 66, 65], 1] - points[:, [61, 62, 63], 1]).max(1) - LIP_PRESSURE
     close = model.expression_index("lip_close")
-    unit = deform(model.landmark_model(), np.zeros(model.num_shape, np.float32), model.expression(lip_close=1))
-    rest = model.landmark_model().vertices
-    travel = (unit - rest)[66, 1] - (unit - rest)[62, 1]  # metres that a unit of lip_close brings the lips together
+    unit = deform(small, shape, model.expression(lip_close=1)) - small.vertices
+    travel = unit[66, 1] - unit[62, 1]  # metres that a unit of lip_close brings the lips together
     expression = expression.copy()
     expression[:, close] -= np.clip(crossed / travel, 0, expression[:, close])
     return expression
