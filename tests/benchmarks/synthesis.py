@@ -66,7 +66,9 @@ def main() -> None:
         )
         total, wall = processor_seconds() - start, time.perf_counter() - wall
     print(f"{args.clips} clips, {frames} frames of {args.size}x{args.size}")
-    print(f"{frames / total:.1f} frames per core-second, everything included; {frames / wall:.1f} frames per wall second")
+    print(
+        f"{frames / total:.1f} frames per core-second, everything included; {frames / wall:.1f} frames per wall second"
+    )
     print(f"{frames / total / VIDEO_FPS:.2f} times real time on one core")
     print("\n| part | ms a frame |\n|---|---|")
     for name, seconds in sorted(parts.items(), key=lambda item: -item[1]):
