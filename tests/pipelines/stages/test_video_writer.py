@@ -40,16 +40,14 @@ def test_compression_is_smaller_worse_and_as_large_a_picture(tmp_path):
     size = path.stat().st_size
     compress(path, 96, 64, 40, 0.5)
     frames = [image for _, image in read_frames(path, 1)]
-    assert path.stat().st_size < 0.7 * size and len(frames) == 12 and frames[0].shape == (64, 96, 3)
+    assert path.stat().st_size < size - 1000 and len(frames) == 12 and frames[0].shape == (64, 96, 3)
     truth = next(iter(pictures(96, 64)))
     assert np.abs(frames[0].astype(float) - truth).mean() > 4
 
 
 def test_a_failing_encoder_says_why(tmp_path):
-    with (
-        pytest.raises(RuntimeError, match="ffmpeg failed"),
-        VideoWriter(tmp_path / "no" / "such" / "folder", 96, 64, np.zeros(10, np.int16), 22050),
-    ):
-        pass
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(RuntimeError, match="folder: ffmpeg failed"):
+        written(tmp_path / "folder")
     with pytest.raises(RuntimeError, match="nothing.mp4: ffmpeg failed"):
         compress(tmp_path / "nothing.mp4", 96, 64, 40, 0.5)
