@@ -129,8 +129,8 @@ def test_dlib_finds_the_face_and_its_landmarks(corpus):
             points = np.array([(p.x, p.y) for p in predictor(image, boxes[0]).parts()])
             truth = arrays["landmarks"][t]
             eyes = np.linalg.norm(truth[36] - truth[45])
-            inner = slice(17, None)  # along the jaw's contour dlib's points slide, most of all under hair
-            assert np.linalg.norm(points - truth, axis=1)[inner].mean() / eyes < 0.09
+            # Nose, eyes and mouth: dlib's jaw slides along the contour and its brows take glasses for brows.
+            assert np.linalg.norm(points - truth, axis=1)[27:].mean() / eyes < 0.06
 
 
 def test_same_seed_same_bytes_and_resume_skips(corpus, tmp_path, monkeypatch):
