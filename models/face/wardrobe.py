@@ -6,7 +6,9 @@ with the person's identity.
 
 import numpy as np
 
+from models.face.model import landmarks68
 from models.face.procedural import grid_faces
+from models.face.rig import follow_head
 from models.face.surface import profile, skin_points, smoothstep
 from models.labels import LABEL_INDEX
 
@@ -228,13 +230,6 @@ def add_torso(extras, attributes, skin, color, rng):
     return {"pattern": "striped" if stripes else "plain"}
 
 
-def follow_head(y):
-    """Returns how much neck and torso points at height y (mm) move with the head: 1 above the chin's height, 0 at the
-    collar.
-    """
-    return 1 - smoothstep(-y, 95, 165)
-
-
 def add_beanie(extras, color, rng):
     rows, columns = 56, 110
     directions, faces = sphere(rows, columns)
@@ -254,8 +249,9 @@ def add_glasses(extras, model, vertices, kind, color):
     """Adds a frame of two rims, a bridge and two temples (tubes of square section) in front of the person's own eyes
     (vertices in mm).
     """
-    eyes = {1: vertices[model.landmarks68[42:48]].mean(0), -1: vertices[model.landmarks68[36:42]].mean(0)}
-    nose = vertices[model.landmarks68[27]]
+    points = landmarks68(model, vertices)
+    eyes = {1: points[42:48].mean(0), -1: points[36:42].mean(0)}
+    nose = points[27]
     depth = max(eyes[1][2], nose[2] - 2) + 9.0
     power = 2.0 if kind == "round" else 5.0
     size = (23.0, 20.0) if kind == "round" else (26.0, 17.0)
@@ -273,7 +269,7 @@ def add_glasses(extras, model, vertices, kind, color):
         )
         _tube(extras, rim, 1.5, color, True)
         hinge = np.array([eye[0] + sign * (size[0] + 1), eye[1] + 4, depth - 0.004 * (eye[0] + sign * size[0]) ** 2])
-        jaw = vertices[model.landmarks68[16 if sign > 0 else 0]]
+        jaw = points[16 if sign > 0 else 0]
         ear = np.array([jaw[0] + sign * 4.5, eye[1] + 8, -8.0])
         _tube(extras, hinge + np.linspace(0, 1, 12)[:, None] * (ear - hinge), 1.4, color, False)
     inner = eyes[1][0] - size[0] + 1.5

@@ -11,8 +11,9 @@ import dataclasses
 import numpy as np
 
 from models.face.model import FaceModel, deform
+from models.face.rig import follow_head
 from models.face.surface import smoothstep
-from models.face.wardrobe import Extras, add_beanie, add_glasses, add_hair, add_torso, follow_head, sphere
+from models.face.wardrobe import Extras, add_beanie, add_glasses, add_hair, add_torso, sphere
 from models.labels import LABEL_INDEX
 
 SKIN_TONES = {
