@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from models.face.camera import MODEL_TO_CAMERA, rotation_matrix
-from models.face.model import JOINT_NAMES, POSE_NAMES, FaceModel, deform
+from models.face.model import JOINT_NAMES, POSE_NAMES, FaceModel, deform, joint_rotations, pose_joints
 
 _JAW, _EYES = JOINT_NAMES.index("jaw"), (JOINT_NAMES.index("eye_right"), JOINT_NAMES.index("eye_left"))
 
@@ -85,8 +85,11 @@ class FacePoints:
         carried = jnp.asarray(model.joint_basis[_JAW])
         shape_jacobian = shape_jacobian + jnp.einsum("tlid,ds->tlis", turned - with_jaw, carried)
 
+        points = jnp.einsum("lcp,tp->tlc", jnp.asarray(model.expression_basis), state.expression[:, :blends])
+        points = points + model.vertices + jnp.einsum("lcs,s->lc", jnp.asarray(model.shape_basis), state.shape)
+
         def of_angles(angles):
-            return deform(model, state.shape, jnp.concatenate([state.expression[:, :blends], angles], 1))
+            return pose_joints(model, points, state.shape, joint_rotations(angles))
 
         angles = state.expression[:, blends:]
         units = jnp.broadcast_to(jnp.eye(len(POSE_NAMES))[:, None], (len(POSE_NAMES), *angles.shape))
