@@ -220,14 +220,9 @@ def add_torso(extras, attributes, skin, color, rng):
     folds = 1 + 0.05 * np.sin(x / 17 + y / 23 + rng.uniform(0, 6)) + 0.03 * np.sin(x / 7 - y / 11)
     seam = 1 - 0.30 * np.exp(-((below / 2.0) ** 2)) - 0.18 * np.exp(-(((below - 13) / 2.5) ** 2))
     tint = color * (folds * seam)[..., None]
-    stripes = rng.random() < 0.25
-    if stripes:
-        dark = (0.5 + 0.5 * np.tanh(4 * np.sin(y / rng.uniform(5, 9)))) * smoothstep(below, 50, 60)
-        tint = tint * (1 - 0.45 * dark[..., None]) + 0.05 * dark[..., None]
     extras.add(
         points, grid_faces(90, 72, True), tint.reshape(-1, 3), "clothes", 0.015, follow_head(points[:, 1]), attach=False
     )
-    return {"pattern": "striped" if stripes else "plain"}
 
 
 def add_beanie(extras, color, rng):
