@@ -12,9 +12,6 @@ Gaussian priors on shape and expression, bounds on expression, temporal smoothne
 through a Schur complement, smoothness through a majorised (block-Jacobi) step, so that there is no Python per frame and
 one compilation per bucket of frames. The camera is the crop's portrait lens (models/face/camera.py): its focal length
 cannot be told from landmarks, so it is not solved for.
-
-einsum alphabet: t frames, m residual rows, p parameters of a frame (rotation, translation, expression), q another such,
-s shape coefficients, r another such.
 """
 
 import functools
@@ -31,8 +28,8 @@ from pipelines.stages.face_photometric import PhotometricConfig
 from pipelines.stages.face_points import FacePoints, FaceState, face_points, iris_points
 from pipelines.stages.gauss_newton import Normal, Priors, normal_equations, take_step
 
-# With pixels and without them.
-BACKENDS = ("photometric-gauss-newton", "landmark-gauss-newton")
+# What a fit is called in the dataset: with pixels, and without them.
+PIXELS, LANDMARKS_ONLY = "photometric-gauss-newton", "landmark-gauss-newton"
 
 # Points whose distance says how open lids and lips are, upper and lower in turn.
 _PAIRS = ((37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65))
@@ -159,7 +156,8 @@ def fit_clip(
         camera=camera,
         pace=np.float32(1 / stride**2),
     )
-    state, colour_error = _landmark_solver(model, config)(observed), np.full(padded, np.nan)
+    state = _landmark_solver(model, config, gaze=frames is not None)(observed)
+    colour_error = np.full(padded, np.nan)
     if frames is not None and config.photometric.rounds:
         state, colour_error = _photometric_solver(model, config)(state, observed, pad(frames))
     gap = np.asarray(_projector(model)(state, camera))[:count] - seen[:, :NUM_LANDMARKS]
@@ -196,9 +194,12 @@ def _landmark_points(model: FaceModel) -> FacePoints:
     return face_points(model, np.concatenate(faces), np.concatenate(corners))
 
 
-def _priors(model: FaceModel, config: FitConfig) -> Priors:
+def _priors(model: FaceModel, config: FitConfig, gaze: bool) -> Priors:
     sizes = np.ones(model.num_expression, np.float32)
     sizes[-len(_ANGLE_SIZES) :] = _ANGLE_SIZES
+    lowest, highest = model.expression_range.T.copy()
+    if not gaze:  # lids alone do not tell where the eyes look
+        lowest[-2:] = highest[-2:] = 0
     return Priors(
         frame=np.concatenate([np.zeros(6), config.expression_prior / sizes**2]).astype(np.float32),
         smoothness=np.concatenate(
@@ -210,8 +211,8 @@ def _priors(model: FaceModel, config: FitConfig) -> Priors:
         ).astype(np.float32),
         shape=config.shape_prior,
         shape_bound=config.shape_bound,
-        lowest=model.expression_range[:, 0],
-        highest=model.expression_range[:, 1],
+        lowest=lowest,
+        highest=highest,
         damping=config.damping,
     )
 
@@ -272,12 +273,12 @@ def _landmark_term(model: FaceModel, config: FitConfig):
     return term
 
 
-@functools.lru_cache(maxsize=4)
-def _landmark_solver(model: FaceModel, config: FitConfig):
+@functools.lru_cache(maxsize=8)
+def _landmark_solver(model: FaceModel, config: FitConfig, gaze: bool):
     import jax
     import jax.numpy as jnp
 
-    term, priors = _landmark_term(model, config), _priors(model, config)
+    term, priors = _landmark_term(model, config), _priors(model, config, gaze)
     mean = _landmark_points(model).model.vertices[:NUM_LANDMARKS]
     extent, middle = np.ptp(mean, axis=0), (mean.max(0) + mean.min(0)) / 2
 
@@ -311,7 +312,7 @@ def _photometric_solver(model: FaceModel, config: FitConfig):
     from pipelines.stages.face_photometric import photometric_term, pyramid
 
     settings = config.photometric
-    term, priors = _landmark_term(model, config), _priors(model, config)
+    term, priors = _landmark_term(model, config), _priors(model, config, gaze=True)
     dense = photometric_term(model, settings)
 
     def solve(state: FaceState, observed: Observed, frames):
