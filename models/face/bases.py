@@ -126,6 +126,7 @@ def expression_fields(xyz, part, side, eye, lid, lip, rest):
     inner, outer = smoothstep(-ax, -40, -10), smoothstep(ax, 30, 58)
     cheeks = both(rx, ry, 40, -40, 16, 16) * front * (lip < -0.3)
     nose = smoothstep(surface.nose_height(rx, ry), 0, 8) * front * (part == "skin")
+    wings = both(rx, ry, 15, -45, 6, 6) * front * (part == "skin")
     sx = np.tanh(rx / 4)
 
     close, lift = lid_travel(ax)
@@ -151,7 +152,11 @@ def expression_fields(xyz, part, side, eye, lid, lip, rest):
             0,
             5.0 * both(rx, ry, 42, -66, 16, 16) * front,
         ),
-        "nose_wrinkle": (0, 2.5 * nose * smoothstep(-ry, 5, 40) + 1.0 * upper_lip, 0.8 * nose),
+        "nose_wrinkle": (
+            0,
+            2.2 * nose * smoothstep(-ry, 5, 40) + 2.0 * wings + 1.2 * upper_lip - 1.5 * brows * inner,
+            0.8 * nose,
+        ),
         "brow_raise": (0, 6.5 * brows),
         "brow_lower": (-1.6 * sx * brows * inner, -4.2 * brows * (0.45 + 0.55 * inner), 0.8 * brows * inner),
         "brow_inner_raise": (0, 5.0 * brows * inner),

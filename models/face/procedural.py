@@ -112,7 +112,7 @@ def _lip_rings():
     return rings, side
 
 
-def _skin(parts):
+def build_skin(parts):
     """Adds the skin; returns ids of the eye rings {+1, -1} and the lip rings."""
     from scipy.spatial import cKDTree
 
@@ -398,7 +398,7 @@ def bump_1d(x, centre, width):
 def build_head() -> FaceModel:
     """Returns the embedded head: about 5,000 vertices, the same arrays every time."""
     parts = Parts([], [], [], [], [], [], [], [], [])
-    landmarks, eye_ids, lip_ids = _skin(parts)
+    landmarks, eye_ids, lip_ids = build_skin(parts)
     _mouth(parts, lip_ids, np.concatenate(parts.side)[lip_ids[-1]])
     _eyes(parts)
     landmarks[17:27] = _strips(parts, eye_ids)

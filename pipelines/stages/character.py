@@ -12,6 +12,7 @@ import numpy as np
 
 from models.face.model import FaceModel, deform
 from models.face.rig import follow_head
+from models.face.surface import smoothstep
 from models.face.wardrobe import Extras, add_beanie, add_glasses, add_hair, add_torso, sphere
 from models.labels import LABEL_INDEX
 from pipelines.stages.complexion import (
@@ -189,7 +190,7 @@ def build_character(model: FaceModel, rng: np.random.Generator) -> Character:
         labels=labels,
         material=materials(labels),
         follow=np.concatenate([follow_face, follow]).astype(np.float32),
-        ao=sky_seen(vertices, faces, two_sided),
+        ao=_openness(vertices, faces, two_sided, labels, rest),
         weight=texture_weight.astype(np.float32),
         two_sided=two_sided,
         groups=surfaces(labels, faces),
@@ -199,6 +200,17 @@ def build_character(model: FaceModel, rng: np.random.Generator) -> Character:
         base=count,
         attributes=attributes,
     )
+
+
+def _openness(vertices, faces, two_sided, labels, rest):
+    """Returns ``sky_seen``, but for what the rest position hides: a neck whose two meshes overlap, a closed mouth."""
+    ao = sky_seen(vertices, faces, two_sided)
+    neck = labels == LABEL_INDEX["neck"]
+    ao[neck] = (0.45 + 0.45 * smoothstep(-rest[:, 1], 100, 165))[neck]
+    for name, least in (("teeth", 0.75), ("tongue", 0.55), ("other-in-mouth", 0.35), ("lips", 0.55)):
+        inside = labels == LABEL_INDEX[name]
+        ao[inside] = np.maximum(ao[inside], least)
+    return ao
 
 
 def surfaces(labels: np.ndarray, faces: np.ndarray) -> np.ndarray:

@@ -226,11 +226,17 @@ def render_clip(task: ClipTask, base: Path, made_by: dict) -> dict:
     skin = np.array(SKIN_TONES[character.attributes["skin"]])
     sleeve = np.array(CLOTHES_COLORS[character.attributes["clothes_color"]])
     props, spans = [], []
-    for kind, draw in (("hand", draw_hand), ("microphone", draw_microphone)):
-        if kind in rngs:
-            prop, where = draw(rngs[kind], take.pose, skin, sleeve)
-            props.append(prop)
-            spans.append((kind, where))
+    rest = np.empty((frames, 6), np.float32)
+    for at, scene in take.scenes:
+        rest[at:] = scene.rest
+    if "hand" in rngs:
+        prop, where = draw_hand(rngs["hand"], take.pose, skin, sleeve)
+        props.append(prop)
+        spans.append(("hand", where))
+    if "microphone" in rngs:
+        prop, where = draw_microphone(rngs["microphone"], take.pose, rest, skin, sleeve)
+        props.append(prop)
+        spans.append(("microphone", where))
     filters = []
     for fault in faults:
         if fault.kind == "blur":

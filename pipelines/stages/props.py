@@ -178,8 +178,17 @@ def draw_hand(rng: np.random.Generator, pose: np.ndarray, skin, sleeve) -> tuple
     return mesh.prop(turns, shifts, rise > 0), {"start": start, "end": start + length, "place": place}
 
 
-def draw_microphone(rng: np.random.Generator, pose: np.ndarray, skin, sleeve) -> tuple[Prop, dict]:
-    """Draws a microphone before the mouth for the whole clip: held in a hand, or on an arm from the side."""
+def draw_microphone(rng: np.random.Generator, pose: np.ndarray, rest: np.ndarray, skin, sleeve) -> tuple[Prop, dict]:
+    """Draws a microphone before the mouth for the whole clip: held in a hand, or on an arm from the side.
+
+    Args:
+      rng: decides its form and place.
+      pose, rest: (T, 6), the head's, and what it moves about.
+      skin, sleeve: (3,) colours.
+
+    Returns:
+      the microphone; {start, end, place}.
+    """
     frames = len(pose)
     mesh = _Mesh()
     held = rng.random() < 0.6
@@ -230,7 +239,7 @@ def draw_microphone(rng: np.random.Generator, pose: np.ndarray, skin, sleeve) ->
         lean = -side * rng.uniform(0.9, 1.35)
     t = np.arange(frames)
     follow = 0.6 if held else 0.0
-    rest = pose[0, 3:]
+    rest = rest[:, 3:]
     sway = 0.004 * np.stack([np.sin(t * 0.11), np.sin(t * 0.17 + 2), 0 * t], -1) if held else 0
     shifts = rest + follow * (pose[:, 3:] - rest) + offset / 1000 + sway
     turns = _turn_z(np.full(frames, lean) + (0.02 * np.sin(t * 0.13) if held else 0))

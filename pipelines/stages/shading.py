@@ -198,7 +198,7 @@ def light_vertices(points, normals, up, material, albedo, gloss, ao, lit, lights
                     s *= s
                     s *= s
                     s *= s
-                    shine = np.float32(0.8) * s * max(zero, d + np.float32(0.2)) * gloss[v] * reaches
+                    shine = np.float32(0.4) * s * max(zero, d + np.float32(0.2)) * gloss[v] * reaches
                 else:
                     s = max(zero, nx * hx + ny * hy + nz * hz)
                     s2 = s * s
