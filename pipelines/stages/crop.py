@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from models.face.camera import MODEL_TO_CAMERA, default_camera, rotation_matrix
+from models.face.model import FaceModel, deform, load_face_model
 from models.signals import CROP_SIZE
 
 # In units of the fitted face's distance from the brows to the chin: above the brows, below the chin, to each side.
@@ -37,7 +38,6 @@ def head_boxes(landmarks: np.ndarray, stride: int = 1) -> tuple[np.ndarray, np.n
     Returns:
         ``ROOMY`` and ``TIGHT`` boxes, float (T, 4) each: left, top, right, bottom as pixel edges of the source.
     """
-    from models.face.model import deform, load_face_model
     from pipelines.stages.face_fit import FitConfig, face_size, fit_clip
 
     model = load_face_model()
@@ -47,22 +47,34 @@ def head_boxes(landmarks: np.ndarray, stride: int = 1) -> tuple[np.ndarray, np.n
     small = ((points - middle) * scale + CROP_SIZE / 2).astype(np.float32)
     fit = fit_clip(small, model, FitConfig(bucket=_FIT_BUCKET), stride=stride)
 
-    neutral = deform(model.landmark_model(), fit.shape, np.zeros(model.num_expression, np.float32))
+    camera = default_camera(CROP_SIZE)
+    boxes = (fitted_boxes(model, fit.shape, fit.pose, camera, margins) for margins in (ROOMY, TIGHT))
+    # The landmarks were placed about the camera's centre; both have their first pixel's edge half a pixel before it.
+    roomy, tight = ((box - CROP_SIZE / 2 - 0.5) / scale + np.tile(middle, 2) + 0.5 for box in boxes)
+    return roomy, tight
+
+
+def fitted_boxes(
+    model: FaceModel, shape: np.ndarray, pose: np.ndarray, camera: np.ndarray, margins: tuple[float, float, float]
+) -> np.ndarray:
+    """Returns what an ellipsoid about a fitted head covers, upright in the picture: float (T, 4), left, top, right,
+    bottom in the camera's pixels.
+
+    Args:
+        shape: (Ns,). pose: (T, 6). camera: (3,). margins: ``ROOMY`` or ``TIGHT``.
+    """
+    above, below, beside = margins
+    neutral = deform(model.landmark_model(), shape, np.zeros(model.num_expression, np.float32))
     brows, chin = neutral[17:27, 1].mean(), neutral[8, 1]
     unit = brows - chin
-    rotation = rotation_matrix(fit.pose[:, :3].astype(np.float64))
-    focal = default_camera(CROP_SIZE)[0]
-    boxes = []
-    for above, below, beside in (ROOMY, TIGHT):
-        top, bottom = brows + above * unit, chin - below * unit
-        centre = rotation @ (np.array([0, (top + bottom) / 2, 0]) * MODEL_TO_CAMERA) + fit.pose[:, 3:]
-        axes = np.array([beside * unit, (top - bottom) / 2, _DEPTH * unit])
-        half = np.linalg.norm(rotation[:, :2] * axes, axis=2) * (focal / centre[:, 2:])
-        at = centre[:, :2] / centre[:, 2:] * focal
-        # The landmarks were placed about the camera's centre pixel, whose centre lies half a pixel on.
-        at, half = (at - 0.5) / scale + middle + 0.5, half / scale
-        boxes.append(np.concatenate([at - half, at + half], 1))
-    return boxes[0], boxes[1]
+    top, bottom = brows + above * unit, chin - below * unit
+    rotation = rotation_matrix(pose[:, :3].astype(np.float64))
+    centre = rotation @ (np.array([0, (top + bottom) / 2, 0]) * MODEL_TO_CAMERA) + pose[:, 3:]
+    axes = np.array([beside * unit, (top - bottom) / 2, _DEPTH * unit])
+    pixels_a_metre = camera[0] / centre[:, 2:]
+    half = np.linalg.norm(rotation[:, :2] * axes, axis=2) * pixels_a_metre
+    at = centre[:, :2] * pixels_a_metre + camera[1:]
+    return np.concatenate([at - half, at + half], 1)
 
 
 def union_boxes(boxes: Sequence[np.ndarray]) -> np.ndarray:
