@@ -40,7 +40,7 @@ from pipelines.dataset import (
     update_manifest,
     write_shard,
 )
-from pipelines.stages.face_fit import FaceFit, FitConfig
+from pipelines.stages.face_fit import LANDMARKS_ONLY, PIXELS, FaceFit, FitConfig
 from pipelines.stages.segment import SegmentConfig
 from pipelines.stages.speech import SpeechConfig
 
@@ -113,7 +113,8 @@ def _fit(clip: Record, _: dict, config: AnnotateConfig, backend: str) -> dict[st
     from pipelines.stages.face_fit import fit_clip
 
     model = _face_model(config)
-    fit = fit_clip(clip["landmarks"], model, config.fit)
+    frames = _frames(clip) if backend == PIXELS else None
+    fit = fit_clip(clip["landmarks"], model, config.fit, frames)
     return {
         "shape": {"shape": fit.shape, "camera": fit.camera, "face_model": model.name},
         "expression": {"expression": fit.expression},
@@ -186,7 +187,7 @@ def _image(clip: Record, _: dict, config: AnnotateConfig, backend: str) -> dict[
 
 # In the order in which they run.
 ANNOTATORS = (
-    Annotator(("shape", "expression", "pose"), (), ("landmark-gauss-newton",), _fit),
+    Annotator(("shape", "expression", "pose"), (), (PIXELS, LANDMARKS_ONLY), _fit, version=2),
     Annotator(("semantics",), ("shape", "expression", "pose"), ("geometry",), _semantics),
     Annotator(("image",), (), ("first-frame",), _image),
     Annotator(("speech",), (), ("silero", "energy"), _speech),

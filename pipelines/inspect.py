@@ -60,11 +60,11 @@ def inspect_clip(records: dict[str, Record], folder: str) -> None:
     frames = decode_video(clip["video"], clip["clip_id"])
     drawn = np.stack([overlay.draw_landmarks(f, p) for f, p in zip(frames, clip["landmarks"], strict=True)])
     strips, audio = [frames, drawn], clip["audio"]
+    if {"shape", "expression", "pose"} <= set(records):
+        strips[1:] = [with_head_box(drawn, records), fitted_mesh(frames, records)]
     if "semantics" in records:
         labels = records["semantics"]["labels"]
         strips += [overlay.blend_labels(frames, labels), labels_to_colors(labels)]
-    if {"shape", "expression", "pose"} <= set(records):
-        strips.append(fitted_mesh(records))
     storage.write_bytes(storage.join(folder, "crop.mp4"), clip["video"])
     write_video(storage.join(folder, "overlay.mp4"), np.concatenate(strips, axis=2), audio)
     moments = np.linspace(0, len(frames) - 1, 6).round().astype(int)
@@ -87,18 +87,30 @@ def inspect_clip(records: dict[str, Record], folder: str) -> None:
     storage.write_bytes(storage.join(folder, "facts.json"), text.encode())
 
 
-def fitted_mesh(records: dict[str, Record]) -> np.ndarray:
-    """Renders the fitted head where the camera saw it: uint8 (T, 256, 256, 3)."""
+def fitted_mesh(frames: np.ndarray, records: dict[str, Record]) -> np.ndarray:
+    """Draws the fitted head over the clip, half transparent: uint8 (T, 256, 256, 3)."""
     from models.face.model import load_face_model
     from models.face.render import render_preview
 
-    return render_preview(
+    drawn = render_preview(
         load_face_model(),
         records["shape"]["shape"],
         records["expression"]["expression"],
         records["pose"]["pose"],
         records["shape"]["camera"],
+        over=frames,
     )
+    return (0.35 * frames + 0.65 * drawn).astype(np.uint8)
+
+
+def with_head_box(frames: np.ndarray, records: dict[str, Record]) -> np.ndarray:
+    """Draws each frame's box of the fitted head itself; the picture's edge is the clip's box."""
+    from models.face.model import load_face_model
+    from pipelines.stages.crop import TIGHT, fitted_boxes
+
+    camera, pose = records["shape"]["camera"], records["pose"]["pose"]
+    boxes = fitted_boxes(load_face_model(), records["shape"]["shape"], pose, camera, TIGHT)
+    return np.stack([overlay.draw_box(frame, box) for frame, box in zip(frames, boxes, strict=True)])
 
 
 def wav_bytes(audio: np.ndarray) -> bytes:

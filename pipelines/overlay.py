@@ -20,6 +20,7 @@ CONTOURS = (
     (60, 67, True),
 )
 LANDMARK_COLOR = (0, 255, 128)
+BOX_COLOR = (255, 208, 0)
 
 
 def draw_landmarks(frame: np.ndarray, landmarks: np.ndarray, scale: int = 2) -> np.ndarray:
@@ -35,6 +36,16 @@ def draw_landmarks(frame: np.ndarray, landmarks: np.ndarray, scale: int = 2) -> 
         line = points[first : last + 1]
         draw.line(line + line[:1] if closed else line, fill=LANDMARK_COLOR, width=scale)
     return np.asarray(picture.resize((width, height), Image.Resampling.BOX))
+
+
+def draw_box(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Draws a box (4,), left, top, right, bottom as pixel edges, over a uint8 (H, W, 3) frame; returns a copy."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.fromarray(frame)
+    left, top, right, bottom = (round(float(value)) for value in box)
+    ImageDraw.Draw(picture).rectangle((left, top, right - 1, bottom - 1), outline=BOX_COLOR)
+    return np.asarray(picture)
 
 
 def blend_labels(frame: np.ndarray, labels: np.ndarray, strength: float = 0.5) -> np.ndarray:

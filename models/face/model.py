@@ -236,18 +236,33 @@ def deform(model: FaceModel, shape, expression, neck=None):
     xp = _namespace(shape, expression, neck)
     shape, expression = xp.asarray(shape), xp.asarray(expression)
     count, blends = model.vertices.shape[0], model.num_blend
-    rotations = joint_rotations(expression, neck)
     # Plain matrix products: (..., N) @ (N, V*3); numpy's einsum would not call BLAS here.
     offset = shape @ xp.asarray(model.shape_basis).reshape(count * 3, -1).T
     offset = offset + expression[..., :blends] @ xp.asarray(model.expression_basis).reshape(count * 3, -1).T
-    if model.pose_basis is not None:
-        offset = offset + pose_features(rotations) @ xp.asarray(model.pose_basis).reshape(count * 3, -1).T
     points = xp.asarray(model.vertices) + offset.reshape(*offset.shape[:-1], count, 3)
+    return pose_joints(model, points, shape, joint_rotations(expression, neck), straight_neck=neck is None)
+
+
+def pose_joints(model: FaceModel, points, shape, rotations, straight_neck: bool = True):
+    """Returns the vertices of a head whose joints are turned: pose correctives, then skinning.
+
+    Args:
+      model: the face model.
+      points: (..., V, 3) the unposed vertices, with identity and blend directions.
+      shape: (..., Ns) identity coefficients, which place the joints.
+      rotations: (..., J, 3, 3) of ``joint_rotations``.
+      straight_neck: the neck's rotation is known to be none.
+    """
+    xp = _namespace(points, shape, rotations)
+    if model.pose_basis is not None:
+        basis = xp.asarray(model.pose_basis)
+        offset = pose_features(rotations) @ basis.reshape(-1, basis.shape[-1]).T
+        points = points + offset.reshape(*offset.shape[:-1], *basis.shape[:2])
     moves = joint_transforms(model, shape, rotations)
     turns, shifts = moves[..., :3] - xp.eye(3, dtype=moves.dtype), moves[..., 3]
     posed = points
     for j in range(len(JOINT_NAMES)):
-        if (neck is None and j == 0) or not model.skin_weights[:, j].any():
+        if (straight_neck and j == 0) or not model.skin_weights[:, j].any():
             continue
         motion = points @ xp.swapaxes(turns[..., j, :, :], -1, -2) + shifts[..., j, None, :]
         posed = posed + xp.asarray(model.skin_weights[:, j, None]) * motion

@@ -326,7 +326,9 @@ def _frames(shape, expression, pose, camera, size):
     return np.asarray(shape, np.float32), expression, np.ascontiguousarray(pose), camera
 
 
-def render_preview(model: FaceModel, shape, expression, pose=None, camera=None, size: int = 256) -> np.ndarray:
+def render_preview(
+    model: FaceModel, shape, expression, pose=None, camera=None, size: int = 256, over: np.ndarray | None = None
+) -> np.ndarray:
     """Renders a grey shaded mesh animation.
 
     Args:
@@ -336,6 +338,7 @@ def render_preview(model: FaceModel, shape, expression, pose=None, camera=None, 
       pose: (T, 6), (6,) or None (looks at the camera).
       camera: (3,) focal, cx, cy in pixels of ``size``, or None.
       size: side of the frames.
+      over: (T, size, size, 3) uint8, what the mesh is drawn over, or None: a plain grey.
 
     Returns:
       (T, size, size, 3) uint8.
@@ -352,6 +355,8 @@ def render_preview(model: FaceModel, shape, expression, pose=None, camera=None, 
             vertex_normals(points, model.faces), albedo, gloss, light, np.full(3, 0.75, np.float32), 0.25
         )
         drawn = pixels_and_depth(points, camera * 2)
+        if over is not None:
+            background = over[t].repeat(2, 0).repeat(2, 1)
         color, _, _ = render(drawn, model.faces, front, back, model.labels, background, sheets)
         frames[t] = halve(color)
     return frames

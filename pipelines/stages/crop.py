@@ -1,40 +1,80 @@
 """The square that a clip is cut to: around the head, on whole pixels, and one for the whole clip.
 
-A head box is built from the landmarks of a frame along the face's own axes: hair above the brows, ears at the sides,
-chin and some of the neck and shoulders below. The clip's box is the union of these boxes over time, so the picture does
-not move with the head. A square that would stick out of the source is moved or shrunk first, as long as the head
-itself stays inside; only what is still missing is filled with black, and scored.
+The head model is fitted to landmarks of the clip (pipelines/stages/face_fit.py); what an ellipsoid
+about the fitted head covers in a frame is that frame's head box: hair above the brows, ears at the sides, chin and some
+of the neck and shoulders below, turned and tilted as the head is. The clip's box is the union of these boxes over time,
+so the picture does not move with the head. A square that would stick out of the source is moved or shrunk first, as
+long as the head itself stays inside; only what is still missing is filled with black, and scored.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from models.face.camera import MODEL_TO_CAMERA, default_camera, rotation_matrix
+from models.face.model import FaceModel, deform, load_face_model
 from models.signals import CROP_SIZE
 
-# In units of the distance from the brows to the chin: above the brows, below the chin, to each side.
+# In units of the fitted face's distance from the brows to the chin: above the brows, below the chin, to each side.
 ROOMY = (0.85, 0.55, 1.15)
 TIGHT = (0.45, 0.08, 0.72)
+# How far the ellipsoid reaches before and behind the head's centre, in the same unit.
+_DEPTH = 0.9
+# The fit sees every face at this size, in pixels of the crop's camera.
+_FIT_SIZE = 105.0
+# A clip of 10 s has some fifty searched frames: one compilation serves all.
+_FIT_BUCKET = 64
 
 Box = tuple[int, int, int]
 
 
-def head_box(landmarks: np.ndarray, margins: tuple[float, float, float] = ROOMY) -> np.ndarray:
-    """float (68, 2) landmarks -> float (4,): left, top, right, bottom of the head, upright in the picture."""
+def head_boxes(landmarks: np.ndarray, stride: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Fits the head to a clip and returns what it covers, upright in the picture.
+
+    Args:
+        landmarks: float (T, 68, 2), pixels of the source (the centre of a first pixel is 0).
+        stride: video frames from one row to the next.
+
+    Returns:
+        ``ROOMY`` and ``TIGHT`` boxes, float (T, 4) each: left, top, right, bottom as pixel edges of the source.
+    """
+    from pipelines.stages.face_fit import FitConfig, face_size, fit_clip
+
+    model = load_face_model()
+    points = np.asarray(landmarks, np.float64)
+    middle = np.median((points.min(1) + points.max(1)) / 2, axis=0)
+    scale = _FIT_SIZE / max(face_size(points), 1e-6)
+    small = ((points - middle) * scale + CROP_SIZE / 2).astype(np.float32)
+    fit = fit_clip(small, model, FitConfig(bucket=_FIT_BUCKET), stride=stride)
+
+    camera = default_camera(CROP_SIZE)
+    boxes = (fitted_boxes(model, fit.shape, fit.pose, camera, margins) for margins in (ROOMY, TIGHT))
+    # The landmarks were placed about the camera's centre; both have their first pixel's edge half a pixel before it.
+    roomy, tight = ((box - CROP_SIZE / 2 - 0.5) / scale + np.tile(middle, 2) + 0.5 for box in boxes)
+    return roomy, tight
+
+
+def fitted_boxes(
+    model: FaceModel, shape: np.ndarray, pose: np.ndarray, camera: np.ndarray, margins: tuple[float, float, float]
+) -> np.ndarray:
+    """Returns what an ellipsoid about a fitted head covers, upright in the picture: float (T, 4), left, top, right,
+    bottom in the camera's pixels.
+
+    Args:
+        shape: (Ns,). pose: (T, 6). camera: (3,). margins: ``ROOMY`` or ``TIGHT``.
+    """
     above, below, beside = margins
-    points = landmarks.astype(float)
-    chin, brows = points[8], points[17:27].mean(axis=0)
-    up = brows - chin
-    side = np.array([-up[1], up[0]])
-    ears = (points[0] + points[16]) / 2
-    # A turned head reaches further back, away from where the nose points.
-    middle = ears - 0.35 * (points[30] - ears) @ side / max(side @ side, 1e-9) * side
-    middle = middle - ((middle - brows) @ up / max(up @ up, 1e-9)) * up
-    corners = np.stack([middle + y * up + x * side for y in (above, -1 - below) for x in (-beside, beside)])
-    # The corners of a head are empty: an upright box around all four would be too large for a tilted head.
-    centre = (corners.min(axis=0) + corners.max(axis=0)) / 2
-    half = np.array([beside, (1 + above + below) / 2]) * np.linalg.norm(up)
-    return np.concatenate([centre - half, centre + half])
+    neutral = deform(model.landmark_model(), shape, np.zeros(model.num_expression, np.float32))
+    brows, chin = neutral[17:27, 1].mean(), neutral[8, 1]
+    unit = brows - chin
+    top, bottom = brows + above * unit, chin - below * unit
+    rotation = rotation_matrix(pose[:, :3].astype(np.float64))
+    centre = rotation @ (np.array([0, (top + bottom) / 2, 0]) * MODEL_TO_CAMERA) + pose[:, 3:]
+    axes = np.array([beside * unit, (top - bottom) / 2, _DEPTH * unit])
+    pixels_a_metre = camera[0] / centre[:, 2:]
+    half = np.linalg.norm(rotation[:, :2] * axes, axis=2) * pixels_a_metre
+    at = centre[:, :2] * pixels_a_metre + camera[1:]
+    return np.concatenate([at - half, at + half], 1)
 
 
 def union_boxes(boxes: Sequence[np.ndarray]) -> np.ndarray:
@@ -42,19 +82,22 @@ def union_boxes(boxes: Sequence[np.ndarray]) -> np.ndarray:
 
     One bad frame does not count.
     """
-    stack = np.stack(boxes)
+    stack = np.asarray(boxes)
     if len(stack) >= 3:
         padded = np.concatenate([stack[:1], stack, stack[-1:]])
         stack = np.median(np.stack([padded[:-2], padded[1:-1], padded[2:]]), axis=0)
     return np.concatenate([stack[:, :2].min(axis=0), stack[:, 2:].max(axis=0)])
 
 
-def clip_box(landmarks: Sequence[np.ndarray], width: int, height: int) -> Box:
-    """Landmarks of a clip's frames (each (68, 2), source pixels) -> the clip's square (x0, y0, side) in whole source
-    pixels.
+def clip_box(landmarks: Sequence[np.ndarray], width: int, height: int, stride: int = 1) -> Box:
+    """Returns the clip's square (x0, y0, side) in whole source pixels.
+
+    Args:
+        landmarks: of the clip's searched frames, in time order: each (68, 2), source pixels.
+        width, height: of the source.
+        stride: frames between two searched ones.
     """
-    roomy = union_boxes([head_box(points, ROOMY) for points in landmarks])
-    tight = union_boxes([head_box(points, TIGHT) for points in landmarks])
+    roomy, tight = (union_boxes(boxes) for boxes in head_boxes(np.stack(landmarks), stride))
     need = int(np.ceil((tight[2:] - tight[:2]).max()))
     side = int(np.ceil((roomy[2:] - roomy[:2]).max()))
     if side > min(width, height):

@@ -292,7 +292,7 @@ def _make_clip(
         points = [f.landmarks for f in near if f.landmarks is not None and not np.isnan(f.landmarks).any()]
         if not points:
             raise Filtered("landmarks", "no_landmarks", f"the {settings.landmarks} backend finds no landmarks")
-        box = crop.clip_box(points, info.width, info.height)
+        box = crop.clip_box(points, info.width, info.height, faces.STRIDE)
         sound = video.cut_audio(audio, start, count)
         encoded = video.write_crop(info, start, count, box, sound)
         frames = video.decode_clip(encoded)
