@@ -8,11 +8,11 @@ eyeball, lips are a ring) and from the spread of adult faces (one identity unit 
 import numpy as np
 
 from models.face import surface
+from models.face.rig import arch_of_eye, jaw_weight, lid_travel, slide
 from models.face.surface import EYE_X, EYE_Y, EYE_Z, MOUTH_Y, both, bump, smoothstep
 
-JAW_ANGLE = 0.2  # radians of one unit of jaw_open: about 18 mm between the lips
-JOINT_Y, JOINT_Z = -8.0, 0.0
-GAZE_X_ANGLE, GAZE_Y_ANGLE = np.radians(25), np.radians(20)
+# Directions that go both ways from 0; the others are actions, from 0 to 1.
+TWO_WAY = ("mouth_side",)
 
 
 def _ellipse(x, y, cx, cy, inner, outer):
@@ -103,40 +103,6 @@ def identity_fields(xyz, part, side, eye, lid, lip, rest):
     return _stack(xyz.shape, f)
 
 
-def jaw_weight(xyz, part, side, lip, rest):
-    """Returns how much each vertex follows the lower jaw, 0..1: the lower lip fully, the corners by 0.42, the upper lip
-    hardly.
-    """
-    x, y = np.abs(rest[:, 0]), rest[:, 1]
-    corner = 0.42
-    t = np.clip(x / (26 - 4 * np.clip(lip, 0, 1)), 0, 1) ** 2
-    upper, lower = corner * t, 1 - (1 - corner) * t
-    wide = np.clip(x / 26 - 1, 0, 1.6)
-    above = upper * np.exp(-((np.maximum(y - MOUTH_Y, 0) / (13 + 14 * wide)) ** 2))
-    below = lower + (1 - lower) * smoothstep(MOUTH_Y - y, 0, 24)
-    skin = np.where(y > MOUTH_Y, above, below) * smoothstep(xyz[:, 2], -20, 30)
-    weight = np.where(lip >= -0.3, np.where(side > 0, upper, np.where(side < 0, lower, corner)), skin)
-    weight = np.where(part == "teeth", (side < 0) * 1.0, weight)
-    weight = np.where(part == "tongue", 0.85, weight)
-    weight = np.where((part == "mouth") & (lip >= 2.5), np.where(side < 0, 0.85 * weight, weight), weight)
-    return np.where(np.isin(part, ("neck", "ear", "eyeball", "brow", "lash")), 0.0, weight)
-
-
-def _upper_margin(x):
-    upper, lower = surface.through(surface.EYE_UPPER, 5)[::-1], surface.through(surface.EYE_LOWER, 5)[::-1]
-    return np.interp(x, upper[:, 0], upper[:, 1]), np.interp(x, lower[:, 0], lower[:, 1])
-
-
-def _slide(rest, xyz, dy, eye):
-    """Returns the lid motion (dy, dz): up or down by ``dy`` and along the sphere that the lid rests on."""
-    x = np.abs(rest[:, 0]) - EYE_X
-
-    def sphere(y):
-        return np.sqrt(np.maximum((surface.LID_RADIUS + 0.25) ** 2 - x**2 - (y - EYE_Y) ** 2, 1))
-
-    return dy, np.where(eye != 0, sphere(rest[:, 1] + dy) - sphere(rest[:, 1]), 0)
-
-
 def expression_fields(xyz, part, side, eye, lid, lip, rest):
     """Returns expression names and basis (V, 3, Ne) in mm per unit; arguments as in procedural.Parts."""
     x, y, z = xyz.T
@@ -162,18 +128,12 @@ def expression_fields(xyz, part, side, eye, lid, lip, rest):
     nose = smoothstep(surface.nose_height(rx, ry), 0, 8) * front * (part == "skin")
     sx = np.tanh(rx / 4)
 
-    top, bottom = _upper_margin(ax)
-    close = bottom + 0.6 - top
+    close = lid_travel(ax)
     lid_up, lid_low = lid * (side > 0) * skin, lid * (side < 0) * skin
     left, right = (eye > 0) * 1.0, (eye < 0) * 1.0
-    blink_y, blink_z = _slide(rest, xyz, lid_up * close + lid_low * 0.6 * arch_of_eye(ax), eye)
-    small_y, small_z = _slide(rest, xyz, lid_up * 0.3 * close + lid_low * 1.8 * arch_of_eye(ax), eye)
-    ball = (part == "eyeball") * lid
-    bx, by, bz = x - eye * EYE_X, y - EYE_Y, z - EYE_Z
-    turn = JAW_ANGLE * jaw
+    blink_y, blink_z = slide(rest, lid_up * close + lid_low * 0.6 * arch_of_eye(ax), eye)
+    small_y, small_z = slide(rest, lid_up * 0.3 * close + lid_low * 1.8 * arch_of_eye(ax), eye)
     f = {
-        "jaw_open": (0, -turn * (z - JOINT_Z), turn * (y - JOINT_Y) + 4 * jaw),
-        "jaw_side": (6.0 * jaw,),
         "jaw_forward": (0, 0, 5.0 * jaw),
         "lip_round": (-0.36 * rx * lips, -0.12 * (ry - MOUTH_Y) * lips, 6.5 * lips * (1 - 0.35 * t)),
         "lip_funnel": (-0.14 * rx * lips, 3.6 * (upper_lip - lower_lip), 4.5 * lips),
@@ -199,14 +159,7 @@ def expression_fields(xyz, part, side, eye, lid, lip, rest):
         "blink_right": (0, blink_y * right, blink_z * right),
         "squint": (0, small_y, small_z),
         "eyes_wide": (0, lid_up * 2.2 - lid_low * 0.8),
-        "gaze_x": (GAZE_X_ANGLE * bz * ball, 0, -GAZE_X_ANGLE * bx * ball),
-        "gaze_y": (0, GAZE_Y_ANGLE * bz * ball - 0.22 * lid_up * close + 0.8 * lid_low, -GAZE_Y_ANGLE * by * ball),
         "tongue_up": (0, 7.0 * (part == "tongue") * smoothstep(z, 52, 78)),
         "tongue_out": (0, 2.0 * (part == "tongue"), 16.0 * (part == "tongue") * smoothstep(z, 45, 78)),
     }
     return _stack(xyz.shape, f)
-
-
-def arch_of_eye(ax):
-    """Returns 1 in the eye's middle falling to 0 at its corners, for |x| in mm."""
-    return np.clip(1 - ((ax - EYE_X) / 14.8) ** 2, 0, 1)

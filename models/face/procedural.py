@@ -10,9 +10,10 @@ import dataclasses
 
 import numpy as np
 
-from models.face import surface
-from models.face.bases import expression_fields, identity_fields
-from models.face.model import FaceModel
+from models.face import rig, surface
+from models.face.bases import TWO_WAY, expression_fields, identity_fields
+from models.face.dense import dense_points, vertex_embedding
+from models.face.model import POSE_NAMES, FaceModel
 from models.labels import LABEL_INDEX
 
 
@@ -397,15 +398,31 @@ def build_head() -> FaceModel:
     xyz = np.concatenate(parts.xyz)
     arrays = {name: np.concatenate(getattr(parts, name)) for name in ("part", "side", "eye", "lid", "lip", "rest")}
     shape_names, shape = identity_fields(xyz, **arrays)
-    expression_names, expression = expression_fields(xyz, **arrays)
+    names, expression = expression_fields(xyz, **arrays)
+    labels = np.concatenate(parts.labels).astype(np.uint8)
+    faces = np.concatenate(parts.faces).astype(np.int32)
+    regressor = rig.joint_regressor(xyz, arrays["part"], arrays["eye"], arrays["lid"])
+    correctives = rig.pose_basis(xyz, **{key: arrays[key] for key in ("part", "side", "eye", "lid", "rest")})
+    ids, dense_names = dense_points(xyz, labels, landmarks, arrays)
+    landmark_faces, landmark_barycentric = vertex_embedding(faces, landmarks)
+    dense_faces, dense_barycentric = vertex_embedding(faces, ids)
+    ranges = [(-1.0 if name in TWO_WAY else 0.0, 1.0) for name in names] + [rig.RANGES[name] for name in POSE_NAMES]
     return FaceModel(
-        name="archon-procedural-1",
+        name="archon-procedural-2",
         vertices=(xyz / 1000).astype(np.float32),
-        faces=np.concatenate(parts.faces).astype(np.int32),
+        faces=faces,
         shape_basis=(shape / 1000).astype(np.float32),
         expression_basis=(expression / 1000).astype(np.float32),
-        expression_names=expression_names,
-        landmarks68=landmarks.astype(np.int32),
-        labels=np.concatenate(parts.labels).astype(np.uint8),
+        expression_names=(*names, *POSE_NAMES),
+        expression_range=np.array(ranges, np.float32),
+        joint_regressor=regressor.astype(np.float32),
+        skin_weights=rig.skin_weights(xyz, **arrays, labels=labels, neck_label=LABEL_INDEX["neck"]).astype(np.float32),
+        pose_basis=(correctives / 1000).astype(np.float32),
+        landmark_faces=landmark_faces,
+        landmark_barycentric=landmark_barycentric,
+        dense_faces=dense_faces,
+        dense_barycentric=dense_barycentric,
+        dense_names=dense_names,
+        labels=labels,
         shape_names=shape_names,
     )

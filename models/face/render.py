@@ -9,8 +9,8 @@ import functools
 
 import numpy as np
 
-from models.face.camera import default_camera, default_pose, project, to_camera
-from models.face.model import FaceModel, deform
+from models.face.camera import default_camera, default_pose, rotation_matrix
+from models.face.model import FaceModel, deform, joint_rotations, joint_transforms, pose_features
 
 # Direction from the face to the light in camera axes (x right, y down, z forward): up, a little from the left, from the
 # camera's side.
@@ -54,29 +54,78 @@ def vertex_normals(points, faces):
     return normals
 
 
+@functools.lru_cache(maxsize=4)
+def blend_rows(model: FaceModel) -> np.ndarray:
+    """Returns the blend directions and pose correctives (K, V, 3) float32, one contiguous field per coefficient of
+    ``motion``.
+    """
+    bases = [model.expression_basis] + ([] if model.pose_basis is None else [model.pose_basis])
+    return np.ascontiguousarray(np.moveaxis(np.concatenate(bases, -1), -1, 0), np.float32)
+
+
+def motion(model: FaceModel, shape, expression, neck=None) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what ``skin_to_camera`` needs of an expression, all frames at once.
+
+    Args:
+      model: the face model.
+      shape: (Ns,).
+      expression: (..., Ne).
+      neck: (..., 3) or None.
+
+    Returns:
+      coefficients (..., K) of ``blend_rows`` and joint transforms (..., J, 3, 4), float32.
+    """
+    expression = np.asarray(expression, np.float32)
+    rotations = joint_rotations(expression, neck)
+    transforms = joint_transforms(model, np.asarray(shape, np.float32), rotations)
+    parts = [expression[..., : model.num_blend]]
+    if model.pose_basis is not None:
+        parts.append(pose_features(rotations))
+    return np.concatenate(parts, -1).astype(np.float32), np.ascontiguousarray(transforms, np.float32)
+
+
 @_compiled
-def skin_to_camera(vertices, basis, coefficients, follow, head, head_shift, torso, torso_shift):
+def skin_to_camera(vertices, basis, coefficients, weights, transforms, follow, head, head_shift, torso, torso_shift):
     """Poses a character's vertices in one pass, without the threads that a matrix library would start for so small a
     product.
 
     Args:
-      vertices: (V, 3) float32 metres in the face model's axes; the first ones are the face model's.
-      basis: (B, 3, Ne) float32, the expression basis of the first B vertices; coefficients: (Ne,) float32.
+      vertices: (V, 3) float32 metres in the face model's axes, identity applied; the first ones are the face model's.
+      basis: (K, B, 3) float32 of ``blend_rows``: fields over the first B vertices; coefficients: (K,) float32.
+      weights: (W, J) float32 skin weights of the first W vertices (the others follow no joint); transforms: (J, 3, 4)
+        float32.
       follow: (V,) float32, the share of the head's motion; the rest is the torso's.
       head, torso: (3, 3) float32 rotations in camera axes; head_shift, torso_shift: (3,) float32 metres.
 
     Returns:
       (V, 3) float32 metres in camera axes.
     """
-    out = np.empty(vertices.shape, np.float32)
-    count = basis.shape[2]
+    out = vertices.copy()
+    size = basis.shape[1] * 3
+    flat = out.reshape(-1)
+    for k in range(basis.shape[0]):
+        c = coefficients[k]
+        if c != 0:
+            field = basis[k].reshape(-1)
+            for i in range(size):
+                flat[i] += c * field[i]
+    moving = np.zeros(weights.shape[1], np.bool_)
+    offsets = transforms.copy()
+    for j in range(weights.shape[1]):
+        for c in range(3):
+            offsets[j, c, c] -= np.float32(1)
+        moving[j] = np.any(offsets[j] != 0)
     for v in range(vertices.shape[0]):
-        x, y, z = vertices[v, 0], vertices[v, 1], vertices[v, 2]
-        if v < basis.shape[0]:
-            for k in range(count):
-                x += basis[v, 0, k] * coefficients[k]
-                y += basis[v, 1, k] * coefficients[k]
-                z += basis[v, 2, k] * coefficients[k]
+        x, y, z = out[v, 0], out[v, 1], out[v, 2]
+        if v < weights.shape[0]:
+            px, py, pz = x, y, z
+            for j in range(weights.shape[1]):
+                w = weights[v, j]
+                if w != 0 and moving[j]:
+                    m = offsets[j]
+                    x += w * (m[0, 0] * px + m[0, 1] * py + m[0, 2] * pz + m[0, 3])
+                    y += w * (m[1, 0] * px + m[1, 1] * py + m[1, 2] * pz + m[1, 3])
+                    z += w * (m[2, 0] * px + m[2, 1] * py + m[2, 2] * pz + m[2, 3])
         y, z = -y, -z
         share, other = follow[v], np.float32(1) - follow[v]
         for c in range(3):
@@ -216,14 +265,6 @@ def halve(color):
     return out.reshape(height, width, 3)
 
 
-def to_pixels(points, pose, camera) -> np.ndarray:
-    """Returns what ``rasterize`` reads: (V, 3) float32 x, y in pixels and depth in metres, for model points (V, 3)
-    metres.
-    """
-    z = to_camera(points, pose)[:, 2:]
-    return np.concatenate([project(points, pose, camera), z], -1).astype(np.float32)
-
-
 def render(points, faces, front, back, labels, background, two_sided=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Renders one picture without anti-aliasing.
 
@@ -246,12 +287,29 @@ def render(points, faces, front, back, labels, background, two_sided=None) -> tu
     return color, label, depth
 
 
+def _posed(model, shape, expression, pose):
+    """Yields each frame's vertices (V, 3) float32 in camera axes: shape (Ns,), expression (T, Ne), pose (T, 6)."""
+    person = deform(model, shape, np.zeros(model.num_expression, np.float32))  # the identity, once
+    coefficients, transforms = motion(model, shape, expression)
+    basis, weights = blend_rows(model), np.ascontiguousarray(model.skin_weights, np.float32)
+    turns, whole = rotation_matrix(pose[:, :3]), np.ones(len(person), np.float32)
+    for t in range(len(expression)):
+        head, shift = turns[t], pose[t, 3:]
+        yield skin_to_camera(person, basis, coefficients[t], weights, transforms[t], whole, head, shift, head, shift)
+
+
+def pixels_and_depth(points, camera) -> np.ndarray:
+    """Returns what ``rasterize`` reads: (V, 3) float32 x, y in pixels and depth in metres, for camera points (V, 3)."""
+    plane = points[:, :2] / points[:, 2:] * camera[0] + camera[1:]
+    return np.concatenate([plane, points[:, 2:]], -1).astype(np.float32)
+
+
 def _frames(shape, expression, pose, camera, size):
     expression = np.atleast_2d(np.asarray(expression, np.float32))
     frames = len(expression)
     pose = np.broadcast_to(default_pose() if pose is None else np.asarray(pose, np.float32), (frames, 6))
     camera = default_camera(size) if camera is None else np.asarray(camera, np.float32)
-    return np.asarray(shape, np.float32), expression, pose, camera
+    return np.asarray(shape, np.float32), expression, np.ascontiguousarray(pose), camera
 
 
 def render_preview(model: FaceModel, shape, expression, pose=None, camera=None, size: int = 256) -> np.ndarray:
@@ -272,16 +330,14 @@ def render_preview(model: FaceModel, shape, expression, pose=None, camera=None, 
     albedo = np.full((len(model.vertices), 3), 0.72, np.float32)
     gloss = np.full(len(model.vertices), 0.12, np.float32)
     light = DEFAULT_LIGHT / np.linalg.norm(DEFAULT_LIGHT)
-    big = camera * 2
     background = np.full((size * 2, size * 2, 3), PREVIEW_BACKGROUND, np.uint8)
     frames = np.empty((len(expression), size, size, 3), np.uint8)
-    person = deform(model, shape, np.zeros(model.num_expression, np.float32))  # the identity, once
-    basis = model.expression_basis.reshape(-1, model.num_expression)
-    for t in range(len(expression)):
-        vertices = person + (basis @ expression[t]).reshape(-1, 3)
-        normals = vertex_normals(to_camera(vertices, pose[t]).astype(np.float32), model.faces)
-        front, back = shade(normals, albedo, gloss, light, np.full(3, 0.75, np.float32), 0.25)
-        color, _, _ = render(to_pixels(vertices, pose[t], big), model.faces, front, back, model.labels, background)
+    for t, points in enumerate(_posed(model, shape, expression, pose)):
+        front, back = shade(
+            vertex_normals(points, model.faces), albedo, gloss, light, np.full(3, 0.75, np.float32), 0.25
+        )
+        drawn = pixels_and_depth(points, camera * 2)
+        color, _, _ = render(drawn, model.faces, front, back, model.labels, background)
         frames[t] = halve(color)
     return frames
 
@@ -294,11 +350,7 @@ def render_labels(model: FaceModel, shape, expression, pose=None, camera=None, s
     flat = np.zeros((len(model.vertices), 3), np.float32)
     background = np.zeros((size, size, 3), np.uint8)
     frames = np.empty((len(expression), size, size), np.uint8)
-    person = deform(model, shape, np.zeros(model.num_expression, np.float32))  # the identity, once
-    basis = model.expression_basis.reshape(-1, model.num_expression)
-    for t in range(len(expression)):
-        vertices = person + (basis @ expression[t]).reshape(-1, 3)
-        _, frames[t], _ = render(
-            to_pixels(vertices, pose[t], camera), model.faces, flat, flat, model.labels, background
-        )
+    for t, points in enumerate(_posed(model, shape, expression, pose)):
+        drawn = pixels_and_depth(points, camera)
+        _, frames[t], _ = render(drawn, model.faces, flat, flat, model.labels, background)
     return frames

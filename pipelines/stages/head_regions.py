@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.face.camera import project
-from models.face.model import FaceModel, deform
+from models.face.model import FaceModel, deform, landmarks68
 from models.labels import LABEL_INDEX
 from pipelines.stages.face_fit import FaceFit
 from pipelines.stages.face_parts import polygon, stroke
@@ -63,7 +63,7 @@ def head_frames(landmarks: np.ndarray, fit: FaceFit, model: FaceModel) -> list[H
     )
     neutral = deform(model, fit.shape, np.zeros(model.num_expression, np.float32))
     stretch = np.array([1.0, 1.0, 1.0])
-    face = neutral[model.landmarks68]
+    face = landmarks68(model, neutral)
     # The skull is as wide as the fitted face says: from temple to temple, and as high as from chin to nasion.
     stretch[0] = np.clip(np.abs(face[16, 0] - face[0, 0]) / 0.140, 0.85, 1.2)
     stretch[1] = np.clip((face[27, 1] - face[8, 1]) / 0.112, 0.85, 1.2)

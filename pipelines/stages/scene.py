@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 
 from models.face.camera import DEFAULT_FOCAL, rotation_matrix
-from models.face.model import FaceModel
+from models.face.model import FaceModel, landmarks68
 from pipelines.stages.character import Character
 
 # Frames are drawn this much larger and averaged (render.halve).
@@ -100,15 +100,25 @@ class Stage:
 
     def camera_points(self, expression: np.ndarray, pose: np.ndarray) -> np.ndarray:
         """Returns all vertices in camera axes (V, 3) metres for one frame's expression (Ne,) and head pose (6,)."""
-        from models.face.render import skin_to_camera
+        from models.face.render import blend_rows, motion, skin_to_camera
 
         head = rotation_matrix(np.asarray(pose[:3], np.float32))
         shift = np.asarray(pose[3:], np.float32)
         rest = self.scene.rest[3:]
         still = rest + np.float32(0.35) * (shift - rest)  # shoulders sway a little with the head
         person = self.character
+        coefficients, transforms = motion(self.model, person.shape, expression)
         return skin_to_camera(
-            person.vertices, self.model.expression_basis, expression, person.follow, head, shift, self.torso, still
+            person.vertices,
+            blend_rows(self.model),
+            coefficients,
+            self.model.skin_weights,
+            transforms,
+            person.follow,
+            head,
+            shift,
+            self.torso,
+            still,
         )
 
     def draw(self, expression: np.ndarray, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -135,7 +145,8 @@ class Stage:
         )
         focal, centre = scene.camera[0], scene.camera[1:]
         pixels = points[:, :2] / points[:, 2:] * focal + centre
-        landmarks = pixels[self.model.landmarks68]
+        marks = landmarks68(self.model, points)
+        landmarks = marks[:, :2] / marks[:, 2:] * focal + centre
         drawn = np.concatenate([pixels * SUPERSAMPLE, points[:, 2:]], -1)
         self.color[:] = self.backdrop
         self.label[:] = 0

@@ -15,33 +15,33 @@ import numpy as np
 from models.face.model import FaceModel
 from models.signals import VIDEO_FPS
 
-# Targets by first symbol found (longest first). Directions that are not named are 0.
+# Targets by first symbol found (longest first), jaw_x in radians. Directions that are not named are 0.
 _VISEMES = {
     "": {},
-    "p": {"lip_close": 0.30, "lip_press": 0.35, "jaw_open": 0.06},
-    "f": {"lip_close": 0.20, "jaw_open": 0.10, "upper_lip_raise": 0.18, "lip_press": 0.10},
-    "θ": {"jaw_open": 0.16, "tongue_out": 0.55, "lower_lip_lower": 0.15, "lip_spread": 0.10},
-    "t": {"jaw_open": 0.12, "tongue_up": 0.9, "lip_spread": 0.15, "lower_lip_lower": 0.10},
-    "s": {"jaw_open": 0.06, "lip_spread": 0.35, "lower_lip_lower": 0.32, "upper_lip_raise": 0.14},
-    "l": {"jaw_open": 0.20, "tongue_up": 1.0, "lip_spread": 0.10},
-    "ʃ": {"jaw_open": 0.08, "lip_funnel": 0.55, "lip_round": 0.35},
-    "ɹ": {"jaw_open": 0.15, "lip_round": 0.42, "lip_funnel": 0.12},
-    "w": {"jaw_open": 0.08, "lip_round": 0.95},
-    "k": {"jaw_open": 0.22},
-    "h": {"jaw_open": 0.28},
-    "j": {"jaw_open": 0.12, "lip_spread": 0.45},
-    "i": {"jaw_open": 0.15, "lip_spread": 0.65, "lower_lip_lower": 0.22, "upper_lip_raise": 0.10},
-    "ɪ": {"jaw_open": 0.22, "lip_spread": 0.40, "lower_lip_lower": 0.15},
-    "e": {"jaw_open": 0.36, "lip_spread": 0.40, "lower_lip_lower": 0.12},
-    "æ": {"jaw_open": 0.62, "lip_spread": 0.30, "lower_lip_lower": 0.15},
-    "a": {"jaw_open": 0.72, "lip_spread": 0.10},
-    "ʌ": {"jaw_open": 0.48},
-    "ə": {"jaw_open": 0.26},
-    "ɜ": {"jaw_open": 0.28, "lip_round": 0.28},
-    "ɔ": {"jaw_open": 0.52, "lip_round": 0.50},
-    "o": {"jaw_open": 0.38, "lip_round": 0.72},
-    "ʊ": {"jaw_open": 0.22, "lip_round": 0.65},
-    "u": {"jaw_open": 0.14, "lip_round": 0.90, "lip_funnel": 0.10},
+    "p": {"lip_close": 0.30, "lip_press": 0.35, "jaw_x": 0.012},
+    "f": {"lip_close": 0.20, "jaw_x": 0.02, "upper_lip_raise": 0.18, "lip_press": 0.10},
+    "θ": {"jaw_x": 0.032, "tongue_out": 0.55, "lower_lip_lower": 0.15, "lip_spread": 0.10},
+    "t": {"jaw_x": 0.024, "tongue_up": 0.9, "lip_spread": 0.15, "lower_lip_lower": 0.10},
+    "s": {"jaw_x": 0.012, "lip_spread": 0.35, "lower_lip_lower": 0.32, "upper_lip_raise": 0.14},
+    "l": {"jaw_x": 0.04, "tongue_up": 1.0, "lip_spread": 0.10},
+    "ʃ": {"jaw_x": 0.016, "lip_funnel": 0.55, "lip_round": 0.35},
+    "ɹ": {"jaw_x": 0.03, "lip_round": 0.42, "lip_funnel": 0.12},
+    "w": {"jaw_x": 0.016, "lip_round": 0.95},
+    "k": {"jaw_x": 0.044},
+    "h": {"jaw_x": 0.056},
+    "j": {"jaw_x": 0.024, "lip_spread": 0.45},
+    "i": {"jaw_x": 0.03, "lip_spread": 0.65, "lower_lip_lower": 0.22, "upper_lip_raise": 0.10},
+    "ɪ": {"jaw_x": 0.044, "lip_spread": 0.40, "lower_lip_lower": 0.15},
+    "e": {"jaw_x": 0.072, "lip_spread": 0.40, "lower_lip_lower": 0.12},
+    "æ": {"jaw_x": 0.124, "lip_spread": 0.30, "lower_lip_lower": 0.15},
+    "a": {"jaw_x": 0.144, "lip_spread": 0.10},
+    "ʌ": {"jaw_x": 0.096},
+    "ə": {"jaw_x": 0.052},
+    "ɜ": {"jaw_x": 0.056, "lip_round": 0.28},
+    "ɔ": {"jaw_x": 0.104, "lip_round": 0.50},
+    "o": {"jaw_x": 0.076, "lip_round": 0.72},
+    "ʊ": {"jaw_x": 0.044, "lip_round": 0.65},
+    "u": {"jaw_x": 0.028, "lip_round": 0.90, "lip_funnel": 0.10},
 }
 # Symbols that look like another one: "pbm" is read "b and m look like p".
 _ALIKE = (
@@ -67,7 +67,7 @@ _ALIKE = (
 _ALIASES = {symbol: group[0] for group in _ALIKE for symbol in group}
 VOWELS = "iɪeæaʌəɜɔoʊu"
 _MOUTH = (
-    "jaw_open",
+    "jaw_x",
     "lip_round",
     "lip_funnel",
     "lip_spread",
@@ -100,7 +100,7 @@ def visemes(symbol: str) -> list[str]:
 
 def openness(symbol: str) -> float:
     """Returns how open the mouth of a phoneme is meant to be, 0 (closed lips) to about 0.7 (ah)."""
-    values = [_VISEMES[k].get("jaw_open", 0.0) - 2 * _VISEMES[k].get("lip_close", 0.0) for k in visemes(symbol)]
+    values = [5 * _VISEMES[k].get("jaw_x", 0.0) - 2 * _VISEMES[k].get("lip_close", 0.0) for k in visemes(symbol)]
     return max(0.0, float(np.mean(values)))
 
 
@@ -142,7 +142,7 @@ def mouth_track(phonemes: list[dict], frames: int, articulation: float = 1.0) ->
                 weight *= 0.8
             scale = articulation if key in VOWELS else 1.0
             entries.append(
-                (middle, max(length / 2, 0.03), target * np.where(np.array(_MOUTH) == "jaw_open", scale, 1.0), weight)
+                (middle, max(length / 2, 0.03), target * np.where(np.array(_MOUTH) == "jaw_x", scale, 1.0), weight)
             )
     if not entries:
         return np.tile(rest, (frames, 1))
@@ -237,9 +237,10 @@ def perform(
     at = rng.uniform(0.5, 2.0)
     while at < times[-1]:
         hold = (times >= at) & (times < at + rng.uniform(0.3, 0.8))
-        look[hold] = rng.uniform(-1, 1, 2) * (0.35, 0.2)
+        look[hold] = rng.uniform(-1, 1, 2) * (0.15, 0.07)  # radians
         at += rng.uniform(1.2, 3.0)
     look = _smooth(look, 0.6)
-    expression[:, column("gaze_x")] = np.clip(0.8 * yaw / np.radians(25) + look[:, 0], -0.6, 0.6)
-    expression[:, column("gaze_y")] = np.clip(0.8 * pitch / np.radians(20) + look[:, 1], -0.6, 0.6)
+    expression[:, column("gaze_x")] = np.clip(0.8 * yaw + look[:, 0], -0.26, 0.26)
+    # Lids follow the eyes; in a blink both come back to the middle, so that the lids meet.
+    expression[:, column("gaze_y")] = np.clip(0.8 * pitch + look[:, 1], -0.21, 0.21) * (1 - blink)
     return expression.astype(np.float32), motion.astype(np.float32)

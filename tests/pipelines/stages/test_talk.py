@@ -33,7 +33,7 @@ def test_lips_meet_between_open_vowels():
     column = talk._MOUTH.index("lip_close")
     frames = slice(int(30 * phonemes[1]["start"]), int(30 * phonemes[1]["end"]) + 1)
     assert track[frames, column].max() > 0.18
-    assert _at(track, phonemes[0], "jaw_open") > 3 * track[frames, talk._MOUTH.index("jaw_open")].min()
+    assert _at(track, phonemes[0], "jaw_x") > 3 * track[frames, talk._MOUTH.index("jaw_x")].min()
 
 
 def test_rounding_starts_before_the_round_vowel():

@@ -1,13 +1,18 @@
-"""What a person of the embedded corpus wears: hair, clothes, headwear and glasses as meshes round the procedural head.
+"""What the procedural head wears: hair, shoulders with clothes, headwear and glasses as meshes round it.
 
-Everything is in millimetres in the face model's axes, laid round the mean head's skin; ``character``
-moves it with the person's identity.
+Everything is in millimetres in the face model's axes, laid round the mean head's skin; who dresses a person moves it
+with the person's identity.
 """
 
 import numpy as np
 
+from models.face.model import landmarks68
+from models.face.procedural import grid_faces
+from models.face.rig import follow_head
 from models.face.surface import profile, skin_points, smoothstep
 from models.labels import LABEL_INDEX
+
+HAIR_STYLES = ("bald", "bob", "bun", "buzz", "curly", "long", "medium", "receding", "short")
 
 
 def sphere(rows, columns):
@@ -16,13 +21,7 @@ def sphere(rows, columns):
     turn = np.linspace(0, 2 * np.pi, columns + 1)[:-1]
     a, b = np.meshgrid(polar, turn, indexing="ij")
     directions = np.stack([np.sin(a) * np.sin(b), np.cos(a), np.sin(a) * np.cos(b)], -1).reshape(-1, 3)
-    return directions, _grid(rows, columns, True)
-
-
-def _grid(rows, columns, wrap):
-    from models.face.procedural import grid_faces
-
-    return grid_faces(rows, columns, wrap)
+    return directions, grid_faces(rows, columns, True)
 
 
 def _outward(points, rows, columns):
@@ -173,7 +172,13 @@ def _curtain(extras, color, bottom, rng, opening):
     shade = _streaks(rng, angle.ravel(), y.ravel(), 0.17) * (0.72 + 0.28 * smoothstep(y.ravel(), -180, 60))
     follow = 1 - 0.75 * smoothstep(-y.ravel(), 95, 200)
     extras.add(
-        points, _grid(rows, columns, False), np.clip(color * shade[:, None], 0, 1), "hair", 0.10, follow, two_sided=1
+        points,
+        grid_faces(rows, columns, False),
+        np.clip(color * shade[:, None], 0, 1),
+        "hair",
+        0.10,
+        follow,
+        two_sided=1,
     )
 
 
@@ -206,7 +211,7 @@ def add_torso(extras, attributes, skin, color, rng):
     bare = body(skin_y, 0.0).reshape(-1, 3)
     shadow = 1 - 0.12 * np.exp(-(((skin_y - collar) / 5.0) ** 2))
     tone = (skin * 0.94 * shadow[..., None]).reshape(-1, 3)
-    extras.add(bare, _grid(44, 72, True), tone, "neck", 0.04, follow_head(bare[:, 1]), attach=False)
+    extras.add(bare, grid_faces(44, 72, True), tone, "neck", 0.04, follow_head(bare[:, 1]), attach=False)
     # Cloth starts at the collar, so that its edge is smooth: rows lie between the collar and the frame's bottom.
     below = 320.0 * np.linspace(0, 1, 90)[:, None] ** 1.6 + 0 * turn
     y = -160 - below + (collar + 160) * np.exp(-below / 90)  # the collar's shape fades downward
@@ -220,16 +225,9 @@ def add_torso(extras, attributes, skin, color, rng):
         dark = (0.5 + 0.5 * np.tanh(4 * np.sin(y / rng.uniform(5, 9)))) * smoothstep(below, 50, 60)
         tint = tint * (1 - 0.45 * dark[..., None]) + 0.05 * dark[..., None]
     extras.add(
-        points, _grid(90, 72, True), tint.reshape(-1, 3), "clothes", 0.015, follow_head(points[:, 1]), attach=False
+        points, grid_faces(90, 72, True), tint.reshape(-1, 3), "clothes", 0.015, follow_head(points[:, 1]), attach=False
     )
     return {"pattern": "striped" if stripes else "plain"}
-
-
-def follow_head(y):
-    """Returns how much neck and torso points at height y (mm) move with the head: 1 above the chin's height, 0 at the
-    collar.
-    """
-    return 1 - smoothstep(-y, 95, 165)
 
 
 def add_beanie(extras, color, rng):
@@ -251,8 +249,9 @@ def add_glasses(extras, model, vertices, kind, color):
     """Adds a frame of two rims, a bridge and two temples (tubes of square section) in front of the person's own eyes
     (vertices in mm).
     """
-    eyes = {1: vertices[model.landmarks68[42:48]].mean(0), -1: vertices[model.landmarks68[36:42]].mean(0)}
-    nose = vertices[model.landmarks68[27]]
+    points = landmarks68(model, vertices)
+    eyes = {1: points[42:48].mean(0), -1: points[36:42].mean(0)}
+    nose = points[27]
     depth = max(eyes[1][2], nose[2] - 2) + 9.0
     power = 2.0 if kind == "round" else 5.0
     size = (23.0, 20.0) if kind == "round" else (26.0, 17.0)
@@ -270,7 +269,7 @@ def add_glasses(extras, model, vertices, kind, color):
         )
         _tube(extras, rim, 1.5, color, True)
         hinge = np.array([eye[0] + sign * (size[0] + 1), eye[1] + 4, depth - 0.004 * (eye[0] + sign * size[0]) ** 2])
-        jaw = vertices[model.landmarks68[16 if sign > 0 else 0]]
+        jaw = points[16 if sign > 0 else 0]
         ear = np.array([jaw[0] + sign * 4.5, eye[1] + 8, -8.0])
         _tube(extras, hinge + np.linspace(0, 1, 12)[:, None] * (ear - hinge), 1.4, color, False)
     inner = eyes[1][0] - size[0] + 1.5
@@ -305,5 +304,11 @@ def _tube(extras, line, radius, color, closed):
     if closed:
         rings = np.concatenate([rings, rings[:1]])
     extras.add(
-        rings.reshape(-1, 3), _grid(len(rings), 6, True)[:, ::-1], color, "glasses", 0.25, attach=False, two_sided=1
+        rings.reshape(-1, 3),
+        grid_faces(len(rings), 6, True)[:, ::-1],
+        color,
+        "glasses",
+        0.25,
+        attach=False,
+        two_sided=1,
     )
