@@ -110,7 +110,9 @@ def _window(rng, columns, rows):
     _box(image, left - 0.03, top - 0.03, left + broad + 0.03, bottom + 0.03, frame)
     y = np.linspace(0, 1, rows)[:, None, None]
     sky = np.array([0.80, 0.90, 1.0]) * (1.05 - 0.2 * y) * np.ones((rows, columns, 1))
-    green = _canvas(columns, rows, _color(rng, 0.35, 0.6, 0.1) * np.array([0.8, 1.05, 0.7])) * _plaster(rng, columns, rows)
+    green = _canvas(columns, rows, _color(rng, 0.35, 0.6, 0.1) * np.array([0.8, 1.05, 0.7])) * _plaster(
+        rng, columns, rows
+    )
     out = np.where(y < rng.uniform(0.35, 0.6), sky, green)
     r0, r1 = max(0, int(top * rows)), int(bottom * rows)
     c0, c1 = max(0, int(left * rows)), max(0, int((left + broad) * rows))

@@ -259,12 +259,17 @@ def _skin(attributes, rng):
     marks = []
     if attributes["freckles"]:
         angle, height = rng.normal(0, 24, 420), rng.normal(-22, 18, 420)
-        marks += [(a, h, rng.uniform(0.7, 1.5), rng.uniform(0.10, 0.34), (0.6, 1.0, 1.2)) for a, h in zip(angle, height, strict=True)]
+        marks += [
+            (a, h, rng.uniform(0.7, 1.5), rng.uniform(0.10, 0.34), (0.6, 1.0, 1.2))
+            for a, h in zip(angle, height, strict=True)
+        ]
     for _ in range(int(rng.integers(0, 7)) + (14 if attributes["age"] == "older" else 0)):
         size, depth = rng.uniform(1.0, 2.4), rng.uniform(0.25, 0.6)
         marks.append((rng.uniform(-75, 75), rng.uniform(-150, 90), size, depth, (0.8, 1.0, 1.05)))
     for _ in range(int(rng.integers(0, 8)) if attributes["age"] == "young" else 0):
-        marks.append((rng.normal(0, 35), rng.normal(-25, 45), rng.uniform(1.5, 3), rng.uniform(0.06, 0.16), (0.0, 1.2, 1.0)))
+        marks.append(
+            (rng.normal(0, 35), rng.normal(-25, 45), rng.uniform(1.5, 3), rng.uniform(0.06, 0.16), (0.0, 1.2, 1.0))
+        )
     for angle, height, size, depth, color in marks:
         _dab(out, angle, height, size, -depth * np.array(color, np.float32))
     return out

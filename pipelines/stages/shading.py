@@ -274,7 +274,9 @@ def draw_ids(seen, faces, two_sided, first, last, ids, depth):
 
 
 @_compiled
-def resolve(seen, faces, groups, front, back, weight, uv, texture, textures, labels, ids, depth, backdrop, color, label):
+def resolve(
+    seen, faces, groups, front, back, weight, uv, texture, textures, labels, ids, depth, backdrop, color, label
+):
     """Turns samples into a picture and its labels.
 
     Args:
