@@ -1,19 +1,25 @@
-"""A 3DMM fitted to a clip's landmarks: one shape per clip, expression and head pose per frame.
+"""A 3DMM fitted to a clip: one shape for all frames; expression with the jaw and the gaze, and head pose, per frame.
 
-The paper fits its 3DMM by optimisation; this is the landmark part of such a fit. Gauss-Newton on the reprojection error
-of the 68 landmarks (region weights as in metrical-tracker: mouth and eyes high, contour low) plus the opening of lids
-and lips as distances of their own, Gaussian priors on shape and expression, bounds on expression, and temporal
-smoothness. All frames are solved at once: the shape couples them through a Schur complement, smoothness through a
-majorised (block-Jacobi) step, so that there is no Python per frame and one compilation per bucket of frames.
+The paper fits its 3DMM by optimisation. Here it is Gauss-Newton on all frames at once, in two rounds:
 
-einsum alphabet: t frames, l landmarks, m residual rows (landmarks, then pairs), p parameters of a frame (rotation,
-translation, expression), q another such, s shape coefficients, r another such, c the three coordinates, i the two of
-the image.
+- landmarks: the reprojection error of the 68 landmarks (region weights as in metrical-tracker: mouth and eyes high,
+  contour low), the opening of lids and lips as distances of their own, and the irises where pixels show them
+  (pipelines/stages/iris.py);
+- photometric, if there are pixels: dense points whose colour must be albedo times spherical-harmonics light
+  (pipelines/stages/face_photometric.py), with the landmarks as anchors.
+
+Gaussian priors on shape and expression, bounds on expression, temporal smoothness in both. The shape couples the frames
+through a Schur complement, smoothness through a majorised (block-Jacobi) step, so that there is no Python per frame and
+one compilation per bucket of frames. The camera is the crop's portrait lens (models/face/camera.py): its focal length
+cannot be told from landmarks, so it is not solved for.
+
+einsum alphabet: t frames, m residual rows, p parameters of a frame (rotation, translation, expression), q another such,
+s shape coefficients, r another such.
 """
 
 import functools
-import re
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,16 +27,17 @@ from models.errors import InputError
 from models.face.camera import MODEL_TO_CAMERA, default_camera
 from models.face.model import FaceModel
 from models.signals import CROP_SIZE, NUM_LANDMARKS
+from pipelines.stages.face_photometric import PhotometricConfig
+from pipelines.stages.face_points import FacePoints, FaceState, face_points, iris_points
+from pipelines.stages.gauss_newton import Normal, Priors, normal_equations, take_step
 
-BACKEND = "landmark-gauss-newton"
+# With pixels and without them.
+BACKENDS = ("photometric-gauss-newton", "landmark-gauss-newton")
 
 # Points whose distance says how open lids and lips are, upper and lower in turn.
 _PAIRS = ((37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65))
-
-# Names of expression directions that are actions, with nothing on the other side of zero.
-_ONE_WAY = re.compile(
-    "open|round|funnel|spread|press|close|raise|lower|smile|frown|puff|wrinkle|blink|squint|wide|tongue|forward"
-)
+# How far the joints' angles usually go, in radians: jaw x, y, z and gaze x, y. Blend coefficients go about 1 far.
+_ANGLE_SIZES = (0.2, 0.05, 0.05, 0.3, 0.3)
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,7 @@ class FitConfig:
     eye_weight: float = 1.5
     lip_weight: float = 1.5
     pair_weight: float = 2.0
+    iris_weight: float = 1.0
     shape_prior: float = 0.6
     expression_prior: float = 1.0
     expression_smoothness: float = 4.0
@@ -54,7 +62,8 @@ class FitConfig:
     damping: float = 1e-3
     pose_steps: int = 6
     steps: int = 14
-    bucket: int = 192
+    bucket: int = 160
+    photometric: PhotometricConfig = PhotometricConfig()
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,8 @@ class FaceFit:
 
     shape float32 (Ns,); expression float32 (T, Ne); pose float32 (T, 6) axis-angle and translation in metres; camera
     float32 (3,) focal, cx, cy; reprojection_error: mean distance of all 68 landmarks in crop pixels; face_size: that of
-    ``face_size``, in crop pixels.
+    ``face_size``, in crop pixels; photometric_error: mean difference of the dense points' colours, 0..1, or NaN without
+    pixels.
     """
 
     shape: np.ndarray
@@ -72,6 +82,20 @@ class FaceFit:
     camera: np.ndarray
     reprojection_error: float
     face_size: float
+    photometric_error: float = float("nan")
+
+
+class Observed(NamedTuple):
+    """What a clip shows: points (T, 70, 2), 68 landmarks and two irises, in camera pixels; trust (T, 2) in the irises;
+    mask (T,) 1 for frames of the clip; size of the face, pixels; camera (3,); pace, a factor on the smoothness.
+    """
+
+    points: Any
+    trust: Any
+    mask: Any
+    size: Any
+    camera: Any
+    pace: Any
 
 
 def face_size(landmarks: np.ndarray) -> float:
@@ -80,27 +104,26 @@ def face_size(landmarks: np.ndarray) -> float:
     return float(np.sqrt(extent[:, 0] * extent[:, 1]).mean())
 
 
-def expression_bounds(model: FaceModel) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the lowest and highest value of each expression coefficient, float32 (Ne,) each.
-
-    A direction named after one action (jaw_open, smile, blink_left ...) has no opposite and starts at 0; one named
-    after an axis or a side, or with a name that says nothing (as in FLAME), goes both ways.
-    """
-    one_way = [bool(_ONE_WAY.search(name)) for name in model.expression_names]
-    return np.where(one_way, 0, -1).astype(np.float32), np.ones(model.num_expression, np.float32)
-
-
-def fit_clip(landmarks: np.ndarray, model: FaceModel, config: FitConfig | None = None) -> FaceFit:
+def fit_clip(
+    landmarks: np.ndarray,
+    model: FaceModel,
+    config: FitConfig | None = None,
+    frames: np.ndarray | None = None,
+    stride: int = 1,
+) -> FaceFit:
     """Fits the face model to a clip.
 
     Args:
-        landmarks: float32 (T, 68, 2), crop pixels, iBUG-68 order.
+        landmarks: float32 (T, 68, 2), crop pixels (the centre of a first pixel is 0), iBUG-68 order.
+        frames: uint8 (T, 256, 256, 3), the pixels; without them the photometric round and the gaze are left out, and
+            the gaze is 0.
+        stride: video frames from one row of landmarks to the next; smoothness asks less of rows that are far apart.
 
     Returns:
-        the fit; the same landmarks always give the same fit.
+        the fit; the same input always gives the same fit.
 
     Raises:
-        InputError: landmarks of another shape or not finite.
+        InputError: landmarks or frames of another shape, or landmarks that are not finite.
     """
     config = config or FitConfig()
     landmarks = np.asarray(landmarks, np.float32)
@@ -108,27 +131,48 @@ def fit_clip(landmarks: np.ndarray, model: FaceModel, config: FitConfig | None =
         raise InputError(f"landmarks: expected float (T, {NUM_LANDMARKS}, 2) with T > 0, got {landmarks.shape}")
     if not np.isfinite(landmarks).all():
         raise InputError("landmarks: expected finite numbers")
-    frames = len(landmarks)
+    count = len(landmarks)
+    if frames is not None and frames.shape != (count, CROP_SIZE, CROP_SIZE, 3):
+        raise InputError(f"frames: expected uint8 ({count}, {CROP_SIZE}, {CROP_SIZE}, 3), got {frames.shape}")
     size = face_size(landmarks)
     if size < 1:
         raise InputError(f"landmarks: the face is {size:.2f} pixels large")
-    padded = -(-frames // config.bucket) * config.bucket
+    padded = -(-count // config.bucket) * config.bucket
     camera = default_camera(CROP_SIZE)
-    solve = _solver(model, config)
-    shape, expression, rotation, translation, error = solve(
-        np.pad(landmarks, ((0, padded - frames), (0, 0), (0, 0)), mode="edge"),
-        (np.arange(padded) < frames).astype(np.float32),
-        np.float32(size),
-        camera,
+
+    def pad(values):
+        return np.pad(values, ((0, padded - count), *((0, 0),) * (values.ndim - 1)), mode="edge")
+
+    # A camera's pixel starts where its edge is, a landmark's where its centre is.
+    seen = np.concatenate([landmarks, np.zeros((count, 2, 2), np.float32)], 1) + 0.5
+    trust = np.zeros((count, 2), np.float32)
+    if frames is not None:
+        from pipelines.stages.iris import find_irises
+
+        irises, trust = find_irises(frames, landmarks)
+        seen[:, NUM_LANDMARKS:] = irises + 0.5
+    observed = Observed(
+        points=pad(seen),
+        trust=pad(trust),
+        mask=(np.arange(padded) < count).astype(np.float32),
+        size=np.float32(size),
+        camera=camera,
+        pace=np.float32(1 / stride**2),
     )
-    pose = np.concatenate([axis_angles(np.asarray(rotation)[:frames]), np.asarray(translation)[:frames]], 1)
+    state, colour_error = _landmark_solver(model, config)(observed), np.full(padded, np.nan)
+    if frames is not None and config.photometric.rounds:
+        state, colour_error = _photometric_solver(model, config)(state, observed, pad(frames))
+    gap = np.asarray(_projector(model)(state, camera))[:count] - seen[:, :NUM_LANDMARKS]
+    shape, expression, rotation, translation = (np.asarray(part) for part in state)
+    pose = np.concatenate([axis_angles(rotation[:count]), translation[:count]], 1)
     return FaceFit(
-        np.asarray(shape),
-        np.asarray(expression)[:frames],
+        shape,
+        expression[:count],
         pose.astype(np.float32),
         camera,
-        float(np.asarray(error)[:frames].mean()),
+        float(np.linalg.norm(gap, axis=-1).mean()),
         size,
+        float(np.asarray(colour_error)[:count].mean()),
     )
 
 
@@ -139,186 +183,160 @@ def axis_angles(rotation: np.ndarray) -> np.ndarray:
     return Rotation.from_matrix(np.asarray(rotation, np.float64)).as_rotvec()
 
 
-def _landmark_weights(config: FitConfig) -> np.ndarray:
-    """Weights of the residual rows: 68 landmarks, then the pairs."""
-    weights = np.empty(NUM_LANDMARKS + len(_PAIRS), np.float32)
+# --- The solvers of one face model. JAX compiles each once per number of frames. ---
+
+
+@functools.lru_cache(maxsize=4)
+def _landmark_points(model: FaceModel) -> FacePoints:
+    """The 68 landmarks and, where the model's eyes turn, the two irises."""
+    irises = iris_points(model)
+    faces, corners = [model.landmark_faces], [model.landmark_barycentric]
+    if irises is not None:
+        faces, corners = [*faces, irises[0]], [*corners, irises[1]]
+    return face_points(model, np.concatenate(faces), np.concatenate(corners))
+
+
+def _priors(model: FaceModel, config: FitConfig) -> Priors:
+    sizes = np.ones(model.num_expression, np.float32)
+    sizes[-len(_ANGLE_SIZES) :] = _ANGLE_SIZES
+    return Priors(
+        frame=np.concatenate([np.zeros(6), config.expression_prior / sizes**2]).astype(np.float32),
+        smoothness=np.concatenate(
+            [
+                np.full(3, config.rotation_smoothness),
+                np.full(3, config.translation_smoothness),
+                config.expression_smoothness / sizes**2,
+            ]
+        ).astype(np.float32),
+        shape=config.shape_prior,
+        shape_bound=config.shape_bound,
+        lowest=model.expression_range[:, 0],
+        highest=model.expression_range[:, 1],
+        damping=config.damping,
+    )
+
+
+def _landmark_term(model: FaceModel, config: FitConfig):
+    """Returns the term of landmarks, pairs and irises: (state, Observed) -> Normal."""
+    import jax.numpy as jnp
+
+    points = _landmark_points(model)
+    above, below = (np.array(side) for side in zip(*_PAIRS, strict=True))
+    weights = np.empty(NUM_LANDMARKS, np.float32)
     weights[:17] = config.contour_weight
     weights[17:27] = config.brow_weight
     weights[27:36] = config.nose_weight
     weights[36:48] = config.eye_weight
     weights[48:68] = config.lip_weight
-    weights[68:] = config.pair_weight
-    return weights
-
-
-@functools.lru_cache(maxsize=4)
-def _solver(model: FaceModel, config: FitConfig):
-    """Returns the jitted solver of one face model; JAX compiles it once per number of frames."""
-    import jax
-    import jax.numpy as jnp
-
-    small = model.landmark_model()
-    mean = jnp.asarray(small.vertices * MODEL_TO_CAMERA)  # [l, c]
-    shape_basis = jnp.asarray(small.shape_basis * MODEL_TO_CAMERA[:, None])  # [l, c, s]
-    expression_basis = jnp.asarray(small.expression_basis * MODEL_TO_CAMERA[:, None])  # [l, c, p]
-    lower, upper = (jnp.asarray(bound) for bound in expression_bounds(model))
-    row_weights = jnp.asarray(_landmark_weights(config))
-    above, below = (np.array(side) for side in zip(*_PAIRS, strict=True))
-    num_shape, num_expression = model.num_shape, model.num_expression
-    smoothness = jnp.concatenate(
-        [
-            jnp.full(3, config.rotation_smoothness),
-            jnp.full(3, config.translation_smoothness),
-            jnp.full(num_expression, config.expression_smoothness),
-        ]
-    )
-    prior = jnp.concatenate([jnp.zeros(6), jnp.full(num_expression, config.expression_prior)])
-
-    def cross_matrix(v):
-        x, y, z = v[..., 0], v[..., 1], v[..., 2]
-        zero = jnp.zeros_like(x)
-        return jnp.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(*v.shape[:-1], 3, 3)
+    has_irises = len(points.normals) > NUM_LANDMARKS
 
     def with_pairs(values):
-        """Appends the pairs' differences to what is given per landmark: (T, 68, ...) -> (T, M, ...)."""
+        """Appends the pairs' differences to what is given per point: (T, L, ...) -> (T, M, ...)."""
         return jnp.concatenate([values, values[:, above] - values[:, below]], 1)
 
-    def exponential(v):
-        angle = jnp.sqrt((v * v).sum(-1) + 1e-12)[..., None, None]
-        k = cross_matrix(v) / angle
-        return jnp.eye(3) + jnp.sin(angle) * k + (1 - jnp.cos(angle)) * (k @ k)
-
-    def small_logarithm(rotation):
-        skew = (rotation - jnp.swapaxes(rotation, -1, -2)) / 2
-        return jnp.stack([skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]], -1)
-
-    def place(state, camera):
-        """Returns rotated points, camera points and pixels, each (T, 68, ...)."""
-        shape, expression, rotation, translation = state
-        face = mean + jnp.einsum("lcs,s->lc", shape_basis, shape)
-        face = face + jnp.einsum("lcp,tp->tlc", expression_basis, expression)
-        rotated = jnp.einsum("tcd,tld->tlc", rotation, face)
-        points = rotated + translation[:, None]
-        return rotated, points, points[..., :2] / points[..., 2:] * camera[0] + camera[1:]
-
-    def contour_visibility(rotation):
-        """How far each contour landmark can be trusted: on the side that turns away it slides along the silhouette."""
-        # The face looks along -z of the camera turned by the rotation; x of that is the sine of the yaw, > 0 to the
-        # right.
+    def row_weights(rotation, trust):
+        # On the side that turns away the contour's landmarks slide along the silhouette. The face looks along -z of the
+        # camera turned by the rotation; x of that is the sine of the yaw, > 0 to the right.
         yaw = -rotation[:, 0, 2]
         side = jnp.concatenate([-jnp.ones(8), jnp.zeros(1), jnp.ones(8)])  # landmarks 0-7 lie on the image's left
         turned_away = jnp.clip(yaw[:, None] * side / 0.5, 0, 1)
-        return jnp.concatenate([1 - 0.95 * turned_away, jnp.ones((rotation.shape[0], len(row_weights) - 17))], 1)
+        frames = len(rotation)
+        parts = [
+            weights[:17] * (1 - 0.95 * turned_away),
+            jnp.broadcast_to(weights[17:], (frames, NUM_LANDMARKS - 17)),
+            config.iris_weight * trust[:, : 2 * has_irises],
+            jnp.full((frames, len(_PAIRS)), config.pair_weight),
+        ]
+        return jnp.concatenate(parts, 1)
 
-    def solve(landmarks, mask, size, camera):
-        frames = landmarks.shape[0]
-        unit = config.sigma * size
-        # A neighbour counts if both frames are part of the clip.
-        link = mask[1:] * mask[:-1]
-        before, after = jnp.pad(link, (1, 0)), jnp.pad(link, (0, 1))
+    def term(state: FaceState, observed: Observed) -> Normal:
+        frames = len(observed.mask)
+        unit = config.sigma * observed.size
+        seen = points.see(state, observed.camera)
+        jacobian, shape_jacobian = points.jacobians(state, seen, observed.camera)
+        residual = with_pairs(observed.points[:, : len(points.normals)] - seen.pixels) / unit
+        jacobian = with_pairs(jacobian).reshape(frames, -1, jacobian.shape[-1]) / unit
+        shape_jacobian = with_pairs(shape_jacobian).reshape(frames, -1, shape_jacobian.shape[-1]) / unit
+        # Huber's weights, so that one wild landmark does not bend the face.
+        distance = jnp.sqrt((residual**2).sum(-1) + 1e-9)
+        weight = row_weights(state.rotation, observed.trust) * jnp.minimum(1, config.robust / distance)
+        weight = jnp.repeat(weight, 2, axis=1)
+        return normal_equations(
+            jacobian,
+            shape_jacobian,
+            lambda rows: rows * weight[..., None],
+            residual.reshape(frames, -1),
+            observed.mask,
+        )
 
-        def neighbours(rotation, translation, expression):
-            """Sum over neighbours of (neighbour - this) for every frame parameter: (T, 6 + Ne)."""
+    return term
 
-            def difference(values):
-                step = values[1:] - values[:-1]
-                pad = [(0, 0)] * (values.ndim - 1)
-                return jnp.pad(step, [(0, 1), *pad]) * after[:, None] - jnp.pad(step, [(1, 0), *pad]) * before[:, None]
 
-            turn = small_logarithm(rotation[1:] @ jnp.swapaxes(rotation[:-1], -1, -2))
-            turn = jnp.pad(turn, ((0, 1), (0, 0))) * after[:, None] - jnp.pad(turn, ((1, 0), (0, 0))) * before[:, None]
-            return jnp.concatenate([turn, difference(translation), difference(expression)], 1)
+@functools.lru_cache(maxsize=4)
+def _landmark_solver(model: FaceModel, config: FitConfig):
+    import jax
+    import jax.numpy as jnp
 
-        def step(state, free):
-            shape, expression, rotation, translation = state
-            rotated, points, pixels = place(state, camera)
-            depth = points[..., 2]
-            zero = jnp.zeros_like(depth)
-            lens = jnp.stack(
-                [
-                    jnp.stack([1 / depth, zero, -points[..., 0] / depth**2], -1),
-                    jnp.stack([zero, 1 / depth, -points[..., 1] / depth**2], -1),
-                ],
-                -2,
-            ) * (camera[0] / unit)  # [t, l, i, c]
-            turned = jnp.einsum("tlic,tcd->tlid", lens, rotation)
-            jacobian = jnp.concatenate(
-                [
-                    -lens @ cross_matrix(rotated),
-                    lens,
-                    jnp.einsum("tlid,ldp->tlip", turned, expression_basis),
-                ],
-                -1,
-            )  # [t, l, i, p]
-            shape_jacobian = jnp.einsum("tlid,lds->tlis", turned, shape_basis)
-            residual = with_pairs(landmarks - pixels) / unit
-            jacobian = with_pairs(jacobian).reshape(frames, -1, 6 + num_expression)
-            shape_jacobian = with_pairs(shape_jacobian).reshape(frames, -1, num_shape)
-            # Huber's weights, so that one wild landmark does not bend the face.
-            distance = jnp.sqrt((residual**2).sum(-1) + 1e-9)
-            weight = row_weights * contour_visibility(rotation) * jnp.minimum(1, config.robust / distance)
-            weight = jnp.repeat(weight, 2, axis=1)
-            residual = residual.reshape(frames, -1)
+    term, priors = _landmark_term(model, config), _priors(model, config)
+    mean = _landmark_points(model).model.vertices[:NUM_LANDMARKS]
+    extent, middle = np.ptp(mean, axis=0), (mean.max(0) + mean.min(0)) / 2
 
-            weighted = jacobian * weight[..., None]
-            hessian = jnp.swapaxes(weighted, 1, 2) @ jacobian  # [t, p, q]
-            ascent = jnp.einsum("tmp,tm->tp", weighted, residual)
-            values = jnp.concatenate([jnp.zeros((frames, 6)), expression], 1)
-            ascent = ascent - prior * values + free * smoothness * neighbours(rotation, translation, expression)
-            # 4 = the largest eigenvalue of a chain's Laplacian: with it the parallel step never overshoots.
-            diagonal = prior + 4 * free * smoothness + config.damping
-            hessian = hessian + jnp.eye(6 + num_expression) * diagonal
-
-            # A coefficient that sits on its bound and is pushed outward is left out of this step.
-            pushed = ((expression <= lower) & (ascent[:, 6:] < 0)) | ((expression >= upper) & (ascent[:, 6:] > 0))
-            loose = jnp.concatenate([jnp.ones((frames, 6)), free * (1 - pushed)], 1)
-            hessian = (
-                hessian * loose[:, :, None] * loose[:, None, :]
-                + jnp.eye(6 + num_expression) * ((1 - loose)[:, :, None])
-            )
-            ascent = ascent * loose
-
-            shape_weighted = shape_jacobian * (weight * mask[:, None])[..., None]
-            coupling = (jnp.swapaxes(weighted, 1, 2) @ shape_jacobian) * (loose * mask[:, None])[..., None]  # [t, p, s]
-            count = mask.sum()
-            shape_hessian = jnp.einsum("tms,tmr->sr", shape_weighted, shape_jacobian) / count
-            shape_ascent = jnp.einsum("tms,tm->s", shape_weighted, residual) / count
-            shape_hessian = shape_hessian + jnp.eye(num_shape) * (config.shape_prior + config.damping)
-            shape_ascent = shape_ascent - config.shape_prior * shape
-
-            factor = jax.scipy.linalg.cho_factor(hessian)
-            solved = jax.scipy.linalg.cho_solve(factor, jnp.concatenate([ascent[..., None], coupling], -1))
-            own, through = solved[..., 0], solved[..., 1:]  # [t, p], [t, p, s]
-            reduced = shape_hessian - jnp.einsum("tps,tpr->sr", coupling, through) / count
-            reduced_ascent = shape_ascent - jnp.einsum("tps,tp->s", coupling, own) / count
-            change = jnp.linalg.solve(reduced, reduced_ascent) * free
-            move = own - jnp.einsum("tps,s->tp", through, change)
-
-            shape = jnp.clip(shape + change, -config.shape_bound, config.shape_bound)
-            expression = jnp.clip(expression + move[:, 6:], lower, upper)
-            rotation = exponential(move[:, :3]) @ rotation
-            # A step that would bring the head to the lens is cut: Gauss-Newton may overshoot from a far start.
-            depth_step = jnp.clip(move[:, 5], -0.5 * translation[:, 2], translation[:, 2])
-            translation = translation + jnp.concatenate([move[:, 3:5], depth_step[:, None]], 1)
-            return (shape, expression, rotation, translation), None
-
+    def solve(observed: Observed) -> FaceState:
         # Start: the mean face, upright, where the landmark box is.
+        landmarks, camera = observed.points[:, :NUM_LANDMARKS], observed.camera
         low, high = landmarks.min(1), landmarks.max(1)
-        extent = mean.max(0) - mean.min(0)
         depth = camera[0] * extent[1] / (high - low)[:, 1]
-        middle = (mean.max(0) + mean.min(0)) / 2
-        start = ((low + high) / 2 - camera[1:]) * (depth / camera[0])[:, None] - middle[:2]
-        state = (
-            jnp.zeros(num_shape),
-            jnp.zeros((frames, num_expression)),
+        start = ((low + high) / 2 - camera[1:]) * (depth / camera[0])[:, None] - middle[:2] * MODEL_TO_CAMERA[:2]
+        frames = len(landmarks)
+        state = FaceState(
+            jnp.zeros(model.num_shape),
+            jnp.zeros((frames, model.num_expression)),
             jnp.broadcast_to(jnp.eye(3), (frames, 3, 3)),
             jnp.concatenate([start, depth[:, None]], 1),
         )
+
+        def iterate(state, free):
+            return take_step(state, term(state, observed), priors, observed.mask, observed.pace, free), None
+
         free = (jnp.arange(config.pose_steps + config.steps) >= config.pose_steps).astype(jnp.float32)
-        state, _ = jax.lax.scan(step, state, free)
-        shape, expression, rotation, translation = state
-        pixels = place(state, camera)[2]
-        error = jnp.sqrt(((pixels - landmarks) ** 2).sum(-1)).mean(1)
-        return shape, expression, rotation, translation, error
+        return jax.lax.scan(iterate, state, free)[0]
 
     return jax.jit(solve)
+
+
+@functools.lru_cache(maxsize=4)
+def _photometric_solver(model: FaceModel, config: FitConfig):
+    import jax
+
+    from pipelines.stages.face_photometric import photometric_term, pyramid
+
+    settings = config.photometric
+    term, priors = _landmark_term(model, config), _priors(model, config)
+    dense = photometric_term(model, settings)
+
+    def solve(state: FaceState, observed: Observed, frames):
+        for images, scale in pyramid(frames, settings.levels):
+
+            def again(state, _, images=images, scale=scale):
+                rows = dense(state, images, scale, observed.mask, observed.camera)
+
+                def iterate(state, _):
+                    normal, error = rows(state)
+                    normal = normal.plus(term(state, observed), settings.landmark_weight)
+                    return take_step(state, normal, priors, observed.mask, observed.pace, 1.0), error
+
+                return jax.lax.scan(iterate, state, None, length=settings.steps)
+
+            state, errors = jax.lax.scan(again, state, None, length=settings.rounds)
+        return state, errors[-1, -1]
+
+    return jax.jit(solve)
+
+
+@functools.lru_cache(maxsize=4)
+def _projector(model: FaceModel):
+    """Returns the jitted projection of the 68 landmarks: (state, camera) -> (T, 68, 2)."""
+    import jax
+
+    points = _landmark_points(model)
+    return jax.jit(lambda state, camera: points.see(state, camera).pixels[:, :NUM_LANDMARKS])
