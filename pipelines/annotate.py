@@ -73,13 +73,17 @@ class Annotator:
 class AnnotateConfig:
     """``columns`` to make, ``backends`` as (column, name) pairs where not the default, and the settings of the stages.
 
-    ``face_model`` is a path to an .npz of models/face/model.py's format; None is the embedded head.
+    ``face_model`` is a path to a face model as models.face.model.load_face_model reads it, with its companions and its
+    trust in pickled code; None is the embedded head.
     """
 
     dataset: str
     columns: tuple[str, ...] = ANNOTATIONS
     backends: tuple[tuple[str, str], ...] = ()
     face_model: str | None = None
+    face_landmarks: str | None = None
+    face_masks: str | None = None
+    allow_pickle_code: bool = False
     fit: FitConfig = field(default_factory=FitConfig)
     segment: SegmentConfig = field(default_factory=SegmentConfig)
     speech: SpeechConfig = field(default_factory=SpeechConfig)
@@ -88,11 +92,15 @@ class AnnotateConfig:
 # --- One clip through one annotator. Heavy libraries are imported where they run. ---
 
 
+def _face_model(config: AnnotateConfig):
+    return _loaded(config.face_model, config.face_landmarks, config.face_masks, config.allow_pickle_code)
+
+
 @functools.lru_cache(maxsize=1)
-def _face_model(path: str | None):
+def _loaded(*arguments):
     from models.face.model import load_face_model
 
-    return load_face_model(path)
+    return load_face_model(*arguments)
 
 
 def _frames(clip: Record) -> np.ndarray:
@@ -104,7 +112,7 @@ def _frames(clip: Record) -> np.ndarray:
 def _fit(clip: Record, _: dict, config: AnnotateConfig, backend: str) -> dict[str, Record]:
     from pipelines.stages.face_fit import fit_clip
 
-    model = _face_model(config.face_model)
+    model = _face_model(config)
     fit = fit_clip(clip["landmarks"], model, config.fit)
     return {
         "shape": {"shape": fit.shape, "camera": fit.camera, "face_model": model.name},
@@ -124,7 +132,7 @@ def _semantics(clip: Record, columns: dict, config: AnnotateConfig, backend: str
         columns["pose"]["reprojection_error"],
         0.0,
     )
-    labels = segment_clip(_frames(clip), clip["landmarks"], fit, _face_model(config.face_model), config.segment)
+    labels = segment_clip(_frames(clip), clip["landmarks"], fit, _face_model(config), config.segment)
     return {"semantics": {"labels": labels, "backend": backend}}
 
 
@@ -153,7 +161,7 @@ def _script(clip: Record, columns: dict, config: AnnotateConfig, backend: str) -
 def _description(clip: Record, columns: dict, config: AnnotateConfig, backend: str) -> dict[str, Record]:
     from pipelines.stages.describe import Clip, describe
 
-    names = _face_model(config.face_model).expression_names
+    names = _face_model(config).expression_names
     expression = columns["expression"]["expression"]
     seen = Clip(
         frames=_frames(clip),
@@ -371,13 +379,17 @@ _USES_FACE_MODEL = {"shape", "semantics", "description"}
 
 
 def _model_hash(config: AnnotateConfig) -> str:
-    """What identifies the face model: the checksum of its file, or the embedded one's name."""
+    """What identifies the face model: the checksums of its files, or the embedded one's name."""
     if config.face_model is None:
-        return _face_model(None).name
-    try:
-        return storage.sha256_file(config.face_model)
-    except OSError as error:
-        raise InputError(f"--face-model {config.face_model}: {error}") from error
+        return _face_model(config).name
+    sums = []
+    for option in ("face_model", "face_landmarks", "face_masks"):
+        path = getattr(config, option)
+        try:
+            sums += [storage.sha256_file(path)] if path else []
+        except OSError as error:
+            raise InputError(f"--{option.replace('_', '-')} {path}: {error}") from error
+    return " ".join(sums)
 
 
 def _weights(item: Annotator, config: AnnotateConfig) -> str:
@@ -421,10 +433,30 @@ examples:
         metavar="COLUMN=NAME",
         help="what makes a column; may be repeated",
     )
-    parser.add_argument("--face-model", metavar="FILE", help="a 3DMM as .npz (default: the embedded head)")
+    parser.add_argument(
+        "--face-model", metavar="FILE", help="FLAME, BFM (.mat) or an .npz of our format (default: the embedded head)"
+    )
+    parser.add_argument(
+        "--face-landmarks", metavar="FILE", help="FLAME's landmark embedding (default: one beside the model)"
+    )
+    parser.add_argument("--face-masks", metavar="FILE", help="FLAME_masks.pkl (default: one beside the model)")
+    parser.add_argument(
+        "--allow-pickle-code",
+        action="store_true",
+        help="let a face model's pickle run code of its own: only for files that you trust",
+    )
     add_runner_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> dict:
     columns = tuple(name.strip() for name in args.columns.split(",") if name.strip())
-    return annotate(AnnotateConfig(args.dataset, columns, tuple(args.backend), args.face_model), runner_options(args))
+    config = AnnotateConfig(
+        args.dataset,
+        columns,
+        tuple(args.backend),
+        args.face_model,
+        args.face_landmarks,
+        args.face_masks,
+        args.allow_pickle_code,
+    )
+    return annotate(config, runner_options(args))

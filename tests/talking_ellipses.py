@@ -50,7 +50,7 @@ def write_talking_dataset(root: Path, clips: int = 4, frames: int = 21) -> Path:
         columns["image"][person] |= {"image": video[0], "frame": 0}
         rng = np.random.default_rng(person)
         columns["shape"][person]["shape"] = rng.normal(size=face.shape_basis.shape[-1]).astype(np.float32)
-        opening = np.tile(columns["expression"][person]["expression"][:, :1], face.expression_basis.shape[-1])
+        opening = np.tile(columns["expression"][person]["expression"][:, :1], face.num_expression)
         columns["expression"][person]["expression"] = opening.astype(np.float32)
     Path(scratch).unlink()
     shards = {

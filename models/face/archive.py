@@ -1,6 +1,6 @@
 """Our own face model format: an ``.npz`` with the arrays of ``LAYOUT`` (fields of FaceModel, metres, its axes).
 
-``pose_basis`` (V, 3, 36), ``shape_names`` (Ns,), ``notes`` and ``name`` may be left out. Nothing in it is pickled.
+``pose_basis`` (V, 3, 36), ``shape_names`` (Ns,), ``notes`` and ``name`` may be left out.
 """
 
 import os
@@ -38,17 +38,25 @@ OPTIONAL = {
 }
 
 
-def read_archive(path: str) -> dict[str, np.ndarray]:
-    """Returns the arrays of an ``.npz`` without unpickling anything.
+def read_archive(path: str, allow_code: bool = False) -> dict[str, np.ndarray]:
+    """Returns the arrays of an ``.npz``; objects pickled inside it are read as models/face/pickles.py says.
 
     Raises:
-      InputError: not an ``.npz``, or one with pickled objects.
+      InputError: not an ``.npz``, or one whose pickled objects are no arrays.
     """
+    import zipfile
+
+    from models.face.pickles import read_npy
+
+    arrays = {}
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except (OSError, ValueError, AttributeError, EOFError) as error:
-        raise InputError(f"{path}: not a face model, expected an .npz of plain arrays ({error})") from error
+        with zipfile.ZipFile(path) as file:
+            for member in file.namelist():
+                key = member.removesuffix(".npy")
+                arrays[key] = read_npy(f"{path} ({key})", file.read(member), allow_code)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: not a face model, expected an .npz of arrays ({error})") from error
+    return arrays
 
 
 def from_archive(path: str, arrays: dict[str, np.ndarray]) -> FaceModel:

@@ -146,9 +146,8 @@ def _skin(parts):
         known = np.concatenate(layers)
         points = points[cKDTree(known).query(points)[0] > 0.62 * step]
         # Nothing inside the openings or among their rings.
-        inside = (
-            _inside(points, eye_rings[-1]) | _inside(points * [-1, 1], eye_rings[-1]) | _inside(points, lip_rings[0])
-        )
+        rings = ((points, eye_rings[-1]), (points * [-1, 1], eye_rings[-1]), (points, lip_rings[0]))
+        inside = np.any([surface.inside_polygon(*ring) for ring in rings], axis=0)
         layers.append(points[~inside])
     front = np.concatenate(layers)
     directions = surface.directions_of(front[:, 0], front[:, 1])
@@ -210,16 +209,6 @@ def _skin(parts):
     landmarks[48:60] = lip_ids[LIP_RINGS.index(0)][np.arange(0, 48, 4)]
     landmarks[60:68] = lip_ids[-1][np.arange(0, 48, 6)]
     return landmarks, eye_ids, lip_ids
-
-
-def _inside(points, polygon):
-    x, y = points[:, :1], points[:, 1:]
-    a, b = polygon, np.roll(polygon, -1, axis=0)
-    crosses = (a[None, :, 1] > y) != (b[None, :, 1] > y)
-    at = a[None, :, 0] + (y - a[None, :, 1]) / np.where(a[:, 1] == b[:, 1], 1e-9, b[:, 1] - a[:, 1]) * (
-        b[None, :, 0] - a[None, :, 0]
-    )
-    return (crosses & (x < at)).sum(1) % 2 == 1
 
 
 def _mouth(parts, lip_ids, lip_side):

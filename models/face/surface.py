@@ -171,3 +171,13 @@ def mirrored_arc(half, steps):
     half = np.asarray(half, np.float64)
     whole = np.concatenate([half * [-1, 1], half[-2::-1]])
     return through(whole, steps)
+
+
+def inside_polygon(points: np.ndarray, polygon: np.ndarray) -> np.ndarray:
+    """Returns which points (N, 2) lie inside a polygon (M, 2): a ray to the right crosses it an odd number of times."""
+    x, y = points[:, :1], points[:, 1:]
+    a, b = polygon, np.roll(polygon, -1, axis=0)
+    crosses = (a[None, :, 1] > y) != (b[None, :, 1] > y)
+    rise = np.where(a[:, 1] == b[:, 1], 1e-9, b[:, 1] - a[:, 1])
+    at = a[None, :, 0] + (y - a[None, :, 1]) / rise * (b[None, :, 0] - a[None, :, 0])
+    return (crosses & (x < at)).sum(1) % 2 == 1

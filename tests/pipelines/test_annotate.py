@@ -36,7 +36,7 @@ def clip_record(index: int, folder) -> dict:
     """A rendered grey head that opens its mouth, with a buzzing voice."""
     model = load_face_model()
     expression = np.zeros((FRAMES, model.num_expression), np.float32)
-    expression[:, model.expression_index("jaw_open")] = np.linspace(0, 0.8, FRAMES)
+    expression[:, model.expression_index("jaw_x")] = np.linspace(0, 0.16, FRAMES)
     pose = np.zeros((FRAMES, 6), np.float32)
     pose[:, 1], pose[:, 5] = 0.1 * index, 2.0
     shape = np.zeros(model.num_shape, np.float32)

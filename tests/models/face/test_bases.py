@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.face.model import deform, load_face_model
+from models.face.model import deform, landmarks68, load_face_model
 from models.labels import LABEL_INDEX
 
 
@@ -17,7 +17,7 @@ def _landmarks(model, **coefficients):
             shape[model.shape_names.index(name)] = value
         else:
             expression[model.expression_index(name)] = value
-    return deform(model, shape, expression)[model.landmarks68] * 1000
+    return landmarks68(model, deform(model, shape, expression)) * 1000
 
 
 def _gap(points):
@@ -32,19 +32,9 @@ def _eye_height(points, first):
     return points[[first + 1, first + 2], 1].mean() - points[[first + 4, first + 5], 1].mean()
 
 
-def test_jaw_open_opens_the_mouth_and_moves_the_chin(model):
-    rest, open_ = _landmarks(model), _landmarks(model, jaw_open=1)
-    assert 14 < _gap(open_) - _gap(rest) < 24
-    assert 14 < rest[8, 1] - open_[8, 1] < 26
-    np.testing.assert_allclose(open_[17:48], rest[17:48], atol=1.0)  # brows, nose and eyes stay
-    assert np.abs(open_[[50, 51, 52]] - rest[[50, 51, 52]]).max() < 1.5  # so does the upper lip
-    half = _gap(_landmarks(model, jaw_open=0.5)) - _gap(rest)
-    assert abs(half - (_gap(open_) - _gap(rest)) / 2) < 0.1
-
-
 def test_lips_close_over_an_open_jaw(model):
-    open_ = _landmarks(model, jaw_open=0.35)
-    assert _gap(_landmarks(model, jaw_open=0.35, lip_close=0.6)) < 0.5 * _gap(open_)
+    open_ = _landmarks(model, jaw_x=0.07)
+    assert _gap(_landmarks(model, jaw_x=0.07, lip_close=0.6)) < 0.5 * _gap(open_)
 
 
 def test_lip_round_narrows_and_spread_widens(model):
@@ -103,15 +93,6 @@ def test_brows(model, name, sign):
     rest, moved = _landmarks(model), _landmarks(model, **{name: 1})
     assert (sign * (moved - rest)[17:27, 1] > 1).all()
     assert np.abs((moved - rest)[36:48]).max() < 1.5
-
-
-@pytest.mark.parametrize(("name", "axis"), [("gaze_x", 0), ("gaze_y", 1)])
-def test_gaze_moves_the_irises_and_not_the_face(model, name, axis):
-    column = model.expression_basis[..., model.expression_index(name)] * 1000
-    pupil = model.labels == LABEL_INDEX["pupil"]
-    assert (column[pupil][:, axis] > 3).all()
-    other = np.isin(model.labels, [LABEL_INDEX[n] for n in ("nose", "lips", "brows", "ears", "neck")])
-    assert np.abs(column[other]).max() == 0
 
 
 def test_every_direction_moves_something_and_no_two_are_the_same(model):

@@ -1,14 +1,31 @@
-import dataclasses
-
 import numpy as np
 import pytest
 
-from models.errors import InputError
-from models.face.model import ARRAYS, deform, load_face_model, save_face_model
+from models.face.camera import rotation_matrix
+from models.face.model import (
+    POSE_NAMES,
+    deform,
+    dense_landmarks,
+    joint_rotations,
+    joint_transforms,
+    landmarks68,
+    load_face_model,
+    pose_features,
+)
 
 
-def test_deform_is_mean_plus_bases_and_broadcasts():
-    model = load_face_model()
+@pytest.fixture(scope="module")
+def model():
+    return load_face_model()
+
+
+def _random(model, rng, frames):
+    low, high = model.expression_range.T
+    shape = rng.normal(size=model.num_shape).astype(np.float32)
+    return shape, (low + (high - low) * rng.random((frames, model.num_expression))).astype(np.float32)
+
+
+def test_without_pose_a_face_is_mean_plus_bases(model):
     shape = np.zeros(model.num_shape, np.float32)
     expression = np.zeros((3, model.num_expression), np.float32)
     np.testing.assert_array_equal(deform(model, shape, expression[0]), model.vertices)
@@ -19,87 +36,105 @@ def test_deform_is_mean_plus_bases_and_broadcasts():
     np.testing.assert_allclose(out[1], expected, atol=1e-6)
 
 
-def test_deform_with_jax_equals_numpy():
+def test_names_and_sizes(model):
+    assert model.expression_names[-5:] == POSE_NAMES
+    assert model.num_expression == len(model.expression_names) == model.num_blend + 5 == len(model.expression_range)
+    assert model.joints.shape == (len(model.joint_names), 3) and len(model.joint_parents) == 4
+    vector = model.expression(jaw_x=0.2, smile=0.5)
+    assert vector[model.expression_index("jaw_x")] == np.float32(0.2) and np.count_nonzero(vector) == 2
+
+
+def test_a_vertex_of_one_joint_turns_about_it(model):
+    """Against the textbook: rest, subtract the joint, rotate, add it again; a child's motion after its parent's."""
+    shape = np.random.default_rng(1).normal(size=model.num_shape).astype(np.float32)
+    expression = model.expression(jaw_x=0.3, jaw_y=0.05, gaze_x=0.3)
+    neck = np.array([0.1, -0.2, 0.05], np.float32)
+    rest = deform(model, shape, np.zeros(model.num_expression, np.float32))
+    posed = deform(model, shape, expression, neck)
+    joints = model.joints + model.joint_basis @ shape
+    turn_neck, turn_jaw = rotation_matrix(neck), rotation_matrix(np.array([0.3, 0.05, 0], np.float32))
+    for joint, turn in ((1, turn_jaw), (0, np.eye(3))):
+        alone = (model.skin_weights[:, joint] == 1) & (np.abs(model.pose_basis).max((1, 2)) == 0)
+        assert alone.sum() > 50
+        moved = (rest[alone] - joints[joint]) @ turn.T + joints[joint]
+        expected = (moved - joints[0]) @ turn_neck.T + joints[0]
+        np.testing.assert_allclose(posed[alone], expected, atol=1e-6)
+    root = model.skin_weights.sum(1) == 0
+    np.testing.assert_allclose(posed[root], rest[root], atol=1e-6)
+
+
+def test_joints_move_with_the_identity(model):
+    shape = np.random.default_rng(2).normal(size=model.num_shape).astype(np.float32)
+    person = deform(model, shape, np.zeros(model.num_expression, np.float32))
+    np.testing.assert_allclose(model.joints + model.joint_basis @ shape, model.joint_regressor @ person, atol=1e-5)
+
+
+def test_pose_features_are_the_rotations_less_the_identity(model):
+    rotations = joint_rotations(model.expression(gaze_y=0.3)[None])
+    features = pose_features(rotations)
+    assert features.shape == (1, 36)
+    assert np.abs(features[:, :18]).max() == 0  # neck and jaw are straight
+    np.testing.assert_allclose(features[0, 18:27].reshape(3, 3) + np.eye(3), rotations[0, 2], atol=1e-7)
+    np.testing.assert_allclose(rotations[0, 2] @ [0, 0, 1], [0, np.sin(0.3), np.cos(0.3)], atol=1e-6)
+
+
+def test_leading_dimensions_broadcast(model):
+    rng = np.random.default_rng(3)
+    _, expression = _random(model, rng, 2)
+    shapes = rng.normal(size=(4, 1, model.num_shape)).astype(np.float32)
+    small = model.landmark_model()
+    out = deform(small, shapes, expression)
+    assert out.shape == (4, 2, 68, 3)
+    np.testing.assert_allclose(out[3, 1], deform(small, shapes[3, 0], expression[1]), atol=1e-6)
+    alone = deform(small, shapes[:, 0], expression[0])
+    np.testing.assert_allclose(alone[2], out[2, 0], atol=1e-6)
+    transforms = joint_transforms(small, shapes, joint_rotations(expression))
+    assert transforms.shape == (4, 2, 4, 3, 4)
+
+
+def test_jax_equals_numpy_and_differentiates_at_rest(model):
+    import jax
     import jax.numpy as jnp
 
-    model = load_face_model().landmark_model()
-    rng = np.random.default_rng(0)
-    shape, expression = rng.normal(size=model.num_shape), rng.random((4, model.num_expression))
-    shape, expression = shape.astype(np.float32), expression.astype(np.float32)
-    out = deform(model, jnp.asarray(shape), jnp.asarray(expression))
-    assert isinstance(out, jnp.ndarray)
-    np.testing.assert_allclose(np.asarray(out), deform(model, shape, expression), atol=1e-6)
-
-
-def test_landmark_model_keeps_the_landmarks():
-    model = load_face_model()
     small = model.landmark_model()
-    np.testing.assert_array_equal(small.vertices[small.landmarks68], model.vertices[model.landmarks68])
-    assert small.shape_basis.shape == (68, 3, model.num_shape)
-
-
-def test_save_and_load(tmp_path):
-    model = load_face_model()
-    path = tmp_path / "head.npz"
-    save_face_model(path, model)
-    again = load_face_model(path)
-    assert again.name == model.name and again.expression_names == model.expression_names
-    for field in dataclasses.fields(model):
-        np.testing.assert_array_equal(getattr(again, field.name), getattr(model, field.name))
-
-
-def _arrays(vertices=80, shape=3, expression=2):
     rng = np.random.default_rng(0)
-    return {
-        "vertices": rng.normal(size=(vertices, 3)).astype(np.float32),
-        "faces": rng.integers(0, vertices, (10, 3)).astype(np.int32),
-        "shape_basis": np.zeros((vertices, 3, shape), np.float32),
-        "expression_basis": np.zeros((vertices, 3, expression), np.float32),
-        "expression_names": np.array(["a", "b"]),
-        "landmarks68": np.arange(68, dtype=np.int32),
-        "labels": np.ones(vertices, np.uint8),
-    }
+    shape, expression = _random(model, rng, 4)
+    neck = rng.normal(0, 0.1, (4, 3)).astype(np.float32)
+    out = deform(small, jnp.asarray(shape), jnp.asarray(expression), jnp.asarray(neck))
+    assert isinstance(out, jnp.ndarray)
+    np.testing.assert_allclose(np.asarray(out), deform(small, shape, expression, neck), atol=1e-6)
+    jacobian = jax.jacobian(lambda e: deform(small, jnp.asarray(shape), e))(jnp.zeros(model.num_expression))
+    assert bool(jnp.isfinite(jacobian).all())
+    chin = jacobian[8, :, model.expression_index("jaw_x")]
+    assert chin[1] < -0.05  # opening brings the chin down
 
 
-@pytest.mark.parametrize("missing", list(ARRAYS))
-def test_missing_array_is_named(tmp_path, missing):
-    arrays = _arrays()
-    del arrays[missing]
-    path = tmp_path / "m.npz"
-    np.savez(path, **arrays)
-    with pytest.raises(InputError, match=f"array '{missing}' is missing, expected shape"):
-        load_face_model(path)
+@pytest.mark.parametrize("kind", ["landmark", "dense"])
+def test_models_of_points_give_what_the_whole_model_gives(model, kind):
+    rng = np.random.default_rng(5)
+    shape, expression = _random(model, rng, 3)
+    neck = rng.normal(0, 0.1, (3, 3)).astype(np.float32)
+    whole = deform(model, shape, expression, neck)
+    small, pick = (
+        (model.landmark_model(), landmarks68) if kind == "landmark" else (model.dense_model(), dense_landmarks)
+    )
+    points = deform(small, shape, expression, neck)
+    np.testing.assert_allclose(points, pick(model, whole), atol=1e-6)
+    np.testing.assert_allclose(pick(small, points), points, atol=0)
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        (
-            "shape_basis",
-            np.zeros((79, 3, 3), np.float32),
-            r"'shape_basis' has shape \(79, 3, 3\), expected \(80, 3, Ns\)",
-        ),
-        ("landmarks68", np.arange(67), r"'landmarks68' has shape \(67,\), expected \(68\)"),
-        ("faces", np.full((4, 3), 80), r"'faces' has values from 80 to 80, expected 0..79"),
-        ("labels", np.full(80, 21), r"'labels' has values from 21 to 21, expected 0..20"),
-    ],
-)
-def test_wrong_array_is_named(tmp_path, key, value, message):
-    path = tmp_path / "m.npz"
-    np.savez(path, **{**_arrays(), key: value})
-    with pytest.raises(InputError, match=message):
-        load_face_model(path)
+def test_points_inside_triangles_follow_closely(model):
+    """A point's weights are blended, not its motion: the difference stays far below what a fit can see."""
+    rng = np.random.default_rng(6)
+    ids = rng.choice(np.where(np.isin(model.faces, model.faces[model.dense_faces]).all(1))[0], 200)
+    weights = rng.dirichlet([1, 1, 1], 200).astype(np.float32)
+    shape, expression = _random(model, rng, 3)
+    small = model.points_model(ids, weights)
+    exact = (deform(model, shape, expression)[:, model.faces[ids]] * weights[..., None]).sum(2)
+    assert np.abs(deform(small, shape, expression) - exact).max() < 3e-4
 
 
-def test_text_file_is_refused(tmp_path):
-    path = tmp_path / "m.npz"
-    path.write_text("not arrays")
-    with pytest.raises(InputError, match="not a face model"):
-        load_face_model(path)
-
-
-def test_pickled_objects_are_refused(tmp_path):
-    path = tmp_path / "m.npz"
-    np.savez(path, **{**_arrays(), "vertices": np.array([{"a": 1}], dtype=object)})
-    with pytest.raises(InputError, match="not a face model"):
-        load_face_model(path)
+def test_landmarks_of_pixels_and_of_a_larger_mesh(model):
+    points = np.concatenate([model.vertices, np.zeros((7, 3), np.float32)])[None]
+    np.testing.assert_array_equal(landmarks68(model, points)[0], landmarks68(model, model.vertices))
+    assert landmarks68(model, model.vertices[:, :2]).shape == (68, 2)

@@ -1,8 +1,18 @@
 import numpy as np
 
-from models.face.camera import default_camera, default_pose, project
-from models.face.model import load_face_model
-from models.face.render import halve, render, render_labels, render_preview, shade, skin_to_camera, vertex_normals
+from models.face.camera import default_camera, default_pose, project, rotation_matrix
+from models.face.model import deform, landmarks68, load_face_model
+from models.face.render import (
+    blend_rows,
+    halve,
+    motion,
+    render,
+    render_labels,
+    render_preview,
+    shade,
+    skin_to_camera,
+    vertex_normals,
+)
 from models.labels import LABEL_INDEX
 
 
@@ -92,27 +102,42 @@ def test_halve_is_the_mean():
     np.testing.assert_array_equal(halve(image), expected)
 
 
-def test_skin_to_camera_blends_two_motions():
-    from models.face.camera import rotation_matrix
-
+def test_a_posed_head_in_camera_axes_is_the_deformed_model():
+    """The compiled pass gives what ``deform`` gives, for the face's vertices and for what rides on the head."""
+    model = load_face_model()
     rng = np.random.default_rng(0)
-    vertices, basis = rng.normal(size=(5, 3)).astype(np.float32), rng.normal(size=(3, 3, 2)).astype(np.float32)
-    coefficients, follow = np.array([0.3, -0.2], np.float32), np.array([1, 0.5, 0, 1, 0.25], np.float32)
+    low, high = model.expression_range.T
+    shape = rng.normal(size=model.num_shape).astype(np.float32)
+    expression = (low + (high - low) * rng.random((2, model.num_expression))).astype(np.float32)
+    person = deform(model, shape, np.zeros(model.num_expression, np.float32))
+    extra = rng.normal(size=(5, 3)).astype(np.float32)
+    vertices = np.concatenate([person, extra])
+    follow = rng.random(len(vertices)).astype(np.float32)
     head, torso = (rotation_matrix(rng.normal(size=3).astype(np.float32)) for _ in range(2))
     a, b = rng.normal(size=(2, 3)).astype(np.float32)
-    moved = vertices.copy()
-    moved[:3] += basis @ coefficients
-    moved = moved * [1, -1, -1]
-    expected = follow[:, None] * (moved @ head.T + a) + (1 - follow[:, None]) * (moved @ torso.T + b)
-    np.testing.assert_allclose(
-        skin_to_camera(vertices, basis, coefficients, follow, head, a, torso, b), expected, atol=1e-5
-    )
+    coefficients, transforms = motion(model, shape, expression)
+    for t in range(2):
+        moved = np.concatenate([deform(model, shape, expression[t]), extra]) * [1, -1, -1]
+        expected = follow[:, None] * (moved @ head.T + a) + (1 - follow[:, None]) * (moved @ torso.T + b)
+        points = skin_to_camera(
+            vertices,
+            blend_rows(model),
+            coefficients[t],
+            model.skin_weights,
+            transforms[t],
+            follow,
+            head,
+            a,
+            torso,
+            b,
+        )
+        np.testing.assert_allclose(points, expected, atol=1e-5)
 
 
 def test_preview_shows_a_face_that_opens_its_mouth():
     model = load_face_model()
     expression = np.zeros((2, model.num_expression), np.float32)
-    expression[1, model.expression_index("jaw_open")] = 1
+    expression[1, model.expression_index("jaw_x")] = 0.2
     shape = np.zeros(model.num_shape, np.float32)
     frames = render_preview(model, shape, expression, size=128)
     assert frames.shape == (2, 128, 128, 3) and frames.dtype == np.uint8
@@ -127,7 +152,7 @@ def test_labels_lie_where_the_landmarks_are():
     shape, expression = np.zeros(model.num_shape, np.float32), np.zeros((1, model.num_expression), np.float32)
     labels = render_labels(model, shape, expression, size=256)
     assert labels.shape == (1, 256, 256) and labels.dtype == np.uint8
-    points = project(model.vertices[model.landmarks68], default_pose(), default_camera(256))
+    points = project(landmarks68(model, model.vertices), default_pose(), default_camera(256))
 
     def at(ids):
         x, y = points[ids].mean(0).astype(int)
@@ -139,7 +164,7 @@ def test_labels_lie_where_the_landmarks_are():
         at([19]) == LABEL_INDEX["brows"] and at([28]) == LABEL_INDEX["nose"] and at([27, 19, 24]) == LABEL_INDEX["face"]
     )
     assert labels[0, 2, 2] == LABEL_INDEX["background"]
-    expression[0, model.expression_index("jaw_open")] = 1
+    expression[0, model.expression_index("jaw_x")] = 0.2
     inside = render_labels(model, shape, expression, size=256)[0]
     for name in ("teeth", "tongue", "other-in-mouth"):
         assert (inside == LABEL_INDEX[name]).sum() > 5

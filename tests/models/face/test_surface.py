@@ -42,3 +42,9 @@ def test_head_is_as_large_as_a_head():
 def test_through_passes_its_points():
     curve = surface.through(surface.BROW, 4)
     np.testing.assert_allclose(curve[::4], surface.BROW, atol=1e-9)
+
+
+def test_points_inside_a_polygon():
+    polygon = np.array([[0, 0], [4, 0], [4, 4], [2, 1], [0, 4.0]])  # a notch from above
+    points = np.array([[1, 1], [2, 3], [3.8, 3], [5, 1], [2, 0.5]])
+    assert surface.inside_polygon(points, polygon).tolist() == [True, False, True, False, True]

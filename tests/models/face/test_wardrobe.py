@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from models.face.model import load_face_model
+from models.face.model import landmarks68, load_face_model
 from models.face.surface import skin_points
-from models.face.wardrobe import HAIR_STYLES, Extras, add_beanie, add_glasses, add_hair, add_torso, follow_head, sphere
+from models.face.wardrobe import HAIR_STYLES, Extras, add_beanie, add_glasses, add_hair, add_torso, sphere
 from models.labels import LABEL_INDEX
 
 
@@ -64,7 +64,7 @@ def test_glasses_stand_before_the_eyes(kind):
     xyz, label, _ = _mesh(add_glasses, model, model.vertices * 1000.0, kind, np.array([0.1, 0.1, 0.1]))
     assert (label == LABEL_INDEX["glasses"]).all()
     rims = xyz[(np.abs(xyz[:, 0]) < 50) & (xyz[:, 2] > 60)]
-    eye = model.vertices[model.landmarks68[36:48]] * 1000
+    eye = landmarks68(model, model.vertices)[36:48] * 1000
     assert (
         rims[:, 2].max() > eye[:, 2].max()
         and rims[:, 1].max() > eye[:, 1].max() + 8
@@ -78,9 +78,3 @@ def test_sphere_looks_outward_on_the_skin():
     a, b, c = (points[faces[:, k]] for k in range(3))
     outward = (np.cross(b - a, c - a) * ((a + b + c) / 3)).sum(1)
     assert (outward > 0).mean() > 0.95
-
-
-def test_follow_falls_from_the_chin_to_the_collar():
-    heights = np.linspace(0, -300, 50)
-    follow = follow_head(heights)
-    assert follow[0] == 1 and follow[-1] == 0 and (np.diff(follow) <= 0).all()

@@ -45,7 +45,7 @@ def painted_clip(
     """A person painted in flat colours: face in front, hair above, clothes below."""
     time = np.arange(FRAMES) / 30
     expression = np.zeros((FRAMES, model.num_expression), np.float32)
-    expression[:, model.expression_index("jaw_open")] = jaw * (0.5 - 0.5 * np.cos(2 * np.pi * 3 * time))
+    expression[:, model.expression_index("jaw_x")] = 0.2 * jaw * (0.5 - 0.5 * np.cos(2 * np.pi * 3 * time))
     pose = np.zeros((FRAMES, 6), np.float32)
     pose[:, 1], pose[:, 5] = yaw, 2.0
     shape = np.zeros(model.num_shape, np.float32)

@@ -24,7 +24,7 @@ def talking_head(model, seed: int, yaw: float = 0.35, noise: float = 0.0):
     time = np.arange(FRAMES) / 30
     shape = np.clip(rng.normal(0, 0.7, model.num_shape), -2, 2).astype(np.float32)
     expression = np.zeros((FRAMES, model.num_expression), np.float32)
-    expression[:, model.expression_index("jaw_open")] = 0.35 * (1 - np.cos(2 * np.pi * 2.5 * time))
+    expression[:, model.expression_index("jaw_x")] = 0.07 * (1 - np.cos(2 * np.pi * 2.5 * time))
     expression[:, model.expression_index("smile")] = 0.3 + 0.2 * np.sin(time)
     for name in ("blink_left", "blink_right"):
         expression[:, model.expression_index(name)] = np.exp(-(((time - 1.0) / 0.08) ** 2))
