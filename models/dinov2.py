@@ -196,7 +196,7 @@ class Dino(nnx.Module):
         return jnp.einsum("yi,ijD,xj->yxD", rows, table, columns).reshape(h * w, -1)
 
     def features(self, pictures: jax.Array, layers: Sequence[int]) -> list[jax.Array]:
-        """Returns the patch tokens after the named blocks (0 is the first), through the last norm: (B, h, w, D) each."""
+        """Returns the patch tokens after the named blocks (from 0), through the last norm: (B, h, w, D) each."""
         B, H, W, _ = pictures.shape
         x, found = self.embed(pictures), {}
         for index, block in enumerate(self.blocks):

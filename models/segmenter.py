@@ -1,8 +1,8 @@
-"""The 21-class segmenter: the whole crop by a small U-Net or by DINOv2 and a head, eyes and mouth again by a detail net.
+"""The 21-class segmenter: the whole crop by a small U-Net or by DINOv2 and a head, eyes and mouth by a detail net.
 
 Classes such as pupil, lashes and teeth are a few pixels large in a crop of a whole head. So the network sees the crop,
-and beside it three windows that landmarks place (both eyes, the second one mirrored, and mouth with nostrils), each with
-its own output; ``pipelines/stages/segment_network.py`` cuts the windows and puts the outputs together.
+and beside it three windows that landmarks place (both eyes, the second one mirrored, and mouth with nostrils), each
+with its own output; ``pipelines/stages/segment_network.py`` cuts the windows and puts the outputs together.
 
 A target is a set of classes, as bits: a label source that cannot tell two classes apart says "one of these", and one
 that knows nothing about a pixel says "any". The loss is the negative log of the set's summed probability.
@@ -43,7 +43,7 @@ class UNetConfig:
     """A U-Net: ``widths`` channels a level, residual blocks ``down`` and ``up`` a level.
 
     The deepest level has ``down[-1]`` blocks and no way up, so ``up`` is one shorter. ``patch`` pixels are folded into
-    channels at the input and ``unfold`` unfolded at the output: thin layers on many pixels are what a CPU is slowest at.
+    channels at the input and ``unfold`` unfolded at the output: thin layers on many pixels are slow on a CPU.
     """
 
     widths: tuple[int, ...]
@@ -127,7 +127,7 @@ class Block(nnx.Module):
 
 
 class UNet(nnx.Module):
-    """(B, H, W, 3) in -1..1, and a kind of picture each (B,) -> logits (B, H / patch * unfold, W / patch * unfold, K)."""
+    """(B, H, W, 3) in -1..1, and a kind of picture each (B,) -> logits (B, unfold * H / patch, ..., K)."""
 
     def __init__(self, config: UNetConfig, kinds: int = 1, *, rngs: nnx.Rngs):
         self.config = config
@@ -179,7 +179,7 @@ class DinoHead(nnx.Module):
     """Features of L blocks and the picture itself -> logits (B, S, S, K).
 
     Each block's features get a projection of their own and a share of the sum (what the shallow blocks know of edges,
-    the deep ones of parts); the sum is doubled in size until it has the map's, with the pixels added at the end.
+    the deep ones of parts); the sum is doubled in size until it has the map's; the pixels are added at the end.
     """
 
     def __init__(self, config: DinoSegmenterConfig, *, rngs: nnx.Rngs):

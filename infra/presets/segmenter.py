@@ -23,7 +23,7 @@ class SegmenterTraining:
     """How a segmenter is trained.
 
     Attributes:
-        sources: KIND=PATH of pipelines/parsing_examples.py; where the same content lies is no part of the run's identity.
+        sources: KIND=PATH of pipelines/parsing_examples.py; where the same content lies is no part of what a run is.
         cache: folder where the sources' examples are kept.
         per_clip: frames taken of a clip.
         real_share: share of the training examples that come from sources other than ``truth``, where there are both.

@@ -181,7 +181,7 @@ def _dyed(picture, codes, sets, rng):
             continue
         dye = np.exp(rng.normal(0, 0.3) + rng.normal(0, 0.07 if names[0] == "face" else 0.25, 3))
         allowed = label_set(*names)
-        for code, members in enumerate(sets):
+        for code, members in enumerate(int(s) for s in sets):
             if members & allowed and not members & ~allowed:
                 gains[code] = dye
     picture = picture * gains[codes]
@@ -210,6 +210,7 @@ def _backdrop(rng: np.random.Generator) -> np.ndarray:
     for cells in (2, 6, 20, 60):
         if rng.random() < 0.6:
             out += rng.uniform(20, 160) * (_noise(rng, cells, 3 if rng.random() < 0.5 else 1) - 0.5)
+    out = np.clip(out, 0, 255).astype(np.uint8)
     for _ in range(int(rng.integers(0, 14))):
         colour = [float(c) for c in rng.uniform(0, 255, 3)]
         a, b = (tuple(int(v) for v in p) for p in rng.integers(-40, CROP_SIZE + 40, (2, 2)))
@@ -225,7 +226,7 @@ def _backdrop(rng: np.random.Generator) -> np.ndarray:
             cv2.putText(out, word, a, cv2.FONT_HERSHEY_SIMPLEX, float(rng.uniform(0.5, 3)), colour, 2)
     if rng.random() < 0.6:
         out = cv2.GaussianBlur(out, (0, 0), float(rng.uniform(0.5, 8)))
-    return np.clip(out, 0, 255)
+    return out.astype(np.float32)
 
 
 def _covered(picture, codes, cover, points, rng):

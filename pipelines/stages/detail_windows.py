@@ -1,8 +1,8 @@
 """The three windows in which small classes are looked at again: both eyes with their brows, and mouth with nostrils.
 
-Landmarks place them: upright in the face, as large as the face, the second eye mirrored so that an eye's outer corner is
-always on the left. A window is described by the matrix (2, 3) from its pixels to the picture's (centre of a first pixel
-is 0, 0 in both).
+Landmarks place them: upright in the face, as large as the face, the second eye mirrored so that an eye's outer corner
+is always on the left. A window is described by the matrix (2, 3) from its pixels to the picture's (the centre of a
+first pixel is 0, 0 in both).
 """
 
 import numpy as np

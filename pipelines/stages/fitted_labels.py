@@ -1,8 +1,8 @@
 """Training labels for real frames, drawn from landmarks, the fitted head and the clip's own colours.
 
 What these can be sure of is labelled, the rest is left open: every pixel gets the set of classes that it may be. The
-four coarse classes come from the colour models of ``pipelines/stages/segment.py`` where they are confident; the parts of
-the face are drawn from the landmarks, with open borders.
+four coarse classes come from the colour models of ``pipelines/stages/segment.py`` where they are confident; the parts
+of the face are drawn from the landmarks, with open borders.
 """
 
 from collections.abc import Sequence
@@ -133,7 +133,7 @@ def _draw_parts(codes: np.ndarray, frame: np.ndarray, points: np.ndarray, unit: 
         # Landmarks run along a brow's upper half.
         middle = brow + 0.015 * unit * down
         codes[stroke(shape, middle, 0.15 * unit)] = _BROW_EDGE
-        codes[stroke(shape, middle, 0.055 * unit)] = _BROW
+        codes[stroke(shape, middle, 0.045 * unit)] = _BROW
     outer, inside = polygon(shape, points[48:60]), polygon(shape, points[60:68])
     edge = max(0.02 * unit, 1.0)
     codes[_grown(outer, edge)] = _LIP_EDGE

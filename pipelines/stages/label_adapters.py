@@ -1,8 +1,8 @@
 """Other label sets in our 21 classes: CelebAMask-HQ's masks, and shapes drawn from MediaPipe's face mesh.
 
 A source's class may cover several of ours (CelebAMask-HQ's "skin" is face, beard and lashes), so a pixel gets a set of
-classes, as bits (``models.labels.label_set``), and training rewards any of them. Classes that a source never names alone
-are its ``unsupplied`` ones: it cannot teach them, and does not punish them where they may be.
+classes, as bits (``models.labels.label_set``), and training rewards any of them. Classes that a source never names
+alone are its ``unsupplied`` ones: it cannot teach them, and does not punish them where they may be.
 """
 
 from dataclasses import dataclass
