@@ -338,7 +338,7 @@ class SegmenterModel:
     def __init__(self, directory: Path | str | None = None):
         self.directory = Path(directory) if directory is not None else EMBEDDED
         self.config, params, meta = load_segmenter(self.directory)
-        self.weights_sha256 = meta.weights_sha256
+        self.meta = meta
         graph, _ = abstract(functools.partial(build, self.config))
         self._params = jax.tree.map(jnp.asarray, params)
 
@@ -351,6 +351,15 @@ class SegmenterModel:
             return jax.nn.softmax(nnx.merge(graph, params).windows(pictures), -1)
 
         self._whole, self._windows = whole, windows
+
+    def facts(self) -> dict:
+        """What a model card says of it: what, weights_sha256, parameters, and what training noted."""
+        what = {
+            "compact": "two small U-Nets, one for the crop and one for windows on eyes and mouth",
+            "dinov2": "DINOv2 under a multi-layer head, and a U-Net for windows on eyes and mouth",
+        }[self.config.backbone]
+        count = sum(leaf.size for leaf in jax.tree.leaves(self._params))
+        return {"what": what, "weights_sha256": self.meta.weights_sha256, "parameters": count, **self.meta.extra}
 
     def map(self, pictures: np.ndarray) -> np.ndarray:
         """uint8 (B, 256, 256, 3) -> float32 (B, 128, 128, K)."""

@@ -128,6 +128,14 @@ def _truth(source: ExampleSource) -> Iterator[Record]:
             yield example_record(picture, truth_labels(codes), points, inside, group)
 
 
+def truth_seeds(source: ExampleSource) -> set[int]:
+    """Returns the seeds of the people in a ``truth`` source; others have none."""
+    if source.kind != "truth":
+        return set()
+    paths = [Path(source.path) / f"{name}.truth.json" for name in _truth_names(source)]
+    return {json.loads(path.read_text(encoding="utf-8"))["made_by"]["seed"] for path in paths}
+
+
 def cut_example(frame: np.ndarray, labels: np.ndarray, landmarks: np.ndarray, box: tuple) -> tuple:
     """Cuts the surroundings of a crop box out of a frame.
 

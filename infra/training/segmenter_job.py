@@ -11,7 +11,7 @@ from infra.training import data
 from infra.training.jobs import preset_config
 from models.errors import InputError
 from models.labels import LABELS
-from pipelines.parsing_examples import Examples, ExampleSource, make_examples
+from pipelines.parsing_examples import Examples, ExampleSource, make_examples, truth_seeds
 from pipelines.stages.augment import augmented_example, plain_example
 
 # Weight of a pixel of each class in the cross-entropy: classes of few pixels count more.
@@ -167,7 +167,9 @@ def build(*, preset, dataset, tokenizers, overrides, steps, seed):
 
     def export(state, directory):
         params = {**state["average"], **state["fixed"]}
-        segmenter.save_segmenter(directory, config.model, params, {"sources": [s.kind for s in sources]})
+        kinds = list(dict.fromkeys(source.kind for source in sources))
+        extra = {"sources": kinds, "truth_seeds": sorted({seed for source in sources for seed in truth_seeds(source)})}
+        segmenter.save_segmenter(directory, config.model, params, extra)
 
     return Job(
         name="segmenter",

@@ -91,22 +91,22 @@ def paste_windows(shares: np.ndarray, windows: np.ndarray, matrices: np.ndarray)
     height, width, classes = shares.shape
     weight = taper()
     for window, matrix in zip(windows, matrices, strict=True):
-        inverse = cv2.invertAffineTransform(matrix.astype(np.float64))
         corners = np.array([[0, 0], [0, DETAIL_SIZE - 1], [DETAIL_SIZE - 1, 0], [DETAIL_SIZE - 1, DETAIL_SIZE - 1]])
         corners = corners @ matrix[:, :2].T + matrix[:, 2]
         x0, y0 = np.clip(np.floor(corners.min(0)).astype(int), 0, (width, height))
         x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int) + 1, 0, (width, height))
         if x1 <= x0 or y1 <= y0:
             continue
-        inverse[:, 2] += inverse[:, :2] @ np.array([x0, y0])
+        # From the window's pixels to those of the picture's part that it covers.
+        placed = matrix.astype(np.float64)
+        placed[:, 2] -= (x0, y0)
         size = (int(x1 - x0), int(y1 - y0))
-        # warpAffine takes up to four channels at a time; border pixels have weight 0.
-        stack = np.concatenate([window * weight[..., None], weight[..., None]], -1)
-        warped = [
-            np.atleast_3d(cv2.warpAffine(np.ascontiguousarray(stack[..., k : k + 4]), inverse, size))
-            for k in range(0, classes + 1, 4)
-        ]
+        # Shares and weight, four channels at a time: warpAffine takes no more, and treats other numbers otherwise.
+        spare = np.zeros((*weight.shape, -(classes + 1) % 4), np.float32)
+        stack = np.concatenate([window * weight[..., None], weight[..., None], spare], -1)
+        parts = range(0, stack.shape[-1], 4)
+        warped = [cv2.warpAffine(np.ascontiguousarray(stack[..., k : k + 4]), placed, size) for k in parts]
         warped = np.concatenate(warped, -1)
         place = shares[y0:y1, x0:x1]
-        place *= 1 - warped[..., classes:]
+        place *= 1 - warped[..., classes : classes + 1]
         place += warped[..., :classes]
