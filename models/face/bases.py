@@ -56,7 +56,7 @@ def identity_fields(xyz, part, side, eye, lid, lip, rest):
     near_lips = np.where((lip < -0.3) & (part == "skin"), bump(x, y, 0, -76, 22, 9) * front, 0)
     upper_ring = (ring * (side > 0) + near_lips * smoothstep(y, MOUTH_Y - 2, MOUTH_Y + 2)) * arch
     lower_ring = (ring * (side < 0) + near_lips * smoothstep(-y, -MOUTH_Y - 2, -MOUTH_Y + 2)) * arch
-    lids = lid * side * np.isin(part, ("skin", "lash"))
+    lids = lid * side * np.isin(part, ("skin", "lash")) * arch_of_eye(ax) ** 0.5
     f = {
         "face_width": (0.034 * x,),
         "face_height": (0, 0.032 * y),
@@ -126,13 +126,15 @@ def expression_fields(xyz, part, side, eye, lid, lip, rest):
     inner, outer = smoothstep(-ax, -40, -10), smoothstep(ax, 30, 58)
     cheeks = both(rx, ry, 40, -40, 16, 16) * front * (lip < -0.3)
     nose = smoothstep(surface.nose_height(rx, ry), 0, 8) * front * (part == "skin")
+    wings = both(rx, ry, 15, -45, 6, 6) * front * (part == "skin")
     sx = np.tanh(rx / 4)
 
-    close = lid_travel(ax)
+    close, lift = lid_travel(ax)
+    arch_eye = arch_of_eye(ax)
     lid_up, lid_low = lid * (side > 0) * skin, lid * (side < 0) * skin
     left, right = (eye > 0) * 1.0, (eye < 0) * 1.0
-    blink_y, blink_z = slide(rest, lid_up * close + lid_low * 0.6 * arch_of_eye(ax), eye)
-    small_y, small_z = slide(rest, lid_up * 0.3 * close + lid_low * 1.8 * arch_of_eye(ax), eye)
+    blink_y, blink_z = slide(rest, lid_up * close + lid_low * lift, eye)
+    small_y, small_z = slide(rest, lid_up * 0.3 * close + lid_low * 1.8 * arch_eye, eye)
     f = {
         "jaw_forward": (0, 0, 5.0 * jaw),
         "lip_round": (-0.36 * rx * lips, -0.12 * (ry - MOUTH_Y) * lips, 6.5 * lips * (1 - 0.35 * t)),
@@ -150,7 +152,11 @@ def expression_fields(xyz, part, side, eye, lid, lip, rest):
             0,
             5.0 * both(rx, ry, 42, -66, 16, 16) * front,
         ),
-        "nose_wrinkle": (0, 2.5 * nose * smoothstep(-ry, 5, 40) + 1.0 * upper_lip, 0.8 * nose),
+        "nose_wrinkle": (
+            0,
+            2.2 * nose * smoothstep(-ry, 5, 40) + 2.0 * wings + 1.2 * upper_lip - 1.5 * brows * inner,
+            0.8 * nose,
+        ),
         "brow_raise": (0, 6.5 * brows),
         "brow_lower": (-1.6 * sx * brows * inner, -4.2 * brows * (0.45 + 0.55 * inner), 0.8 * brows * inner),
         "brow_inner_raise": (0, 5.0 * brows * inner),
@@ -158,7 +164,7 @@ def expression_fields(xyz, part, side, eye, lid, lip, rest):
         "blink_left": (0, blink_y * left, blink_z * left),
         "blink_right": (0, blink_y * right, blink_z * right),
         "squint": (0, small_y, small_z),
-        "eyes_wide": (0, lid_up * 2.2 - lid_low * 0.8),
+        "eyes_wide": (0, (lid_up * 2.2 - lid_low * 0.8) * arch_eye**0.5),
         "tongue_up": (0, 7.0 * (part == "tongue") * smoothstep(z, 52, 78)),
         "tongue_out": (0, 2.0 * (part == "tongue"), 16.0 * (part == "tongue") * smoothstep(z, 45, 78)),
     }

@@ -13,6 +13,7 @@ import numpy as np
 from models.face import rig, surface
 from models.face.bases import TWO_WAY, expression_fields, identity_fields
 from models.face.dense import dense_points, vertex_embedding
+from models.face.mesh import grid_faces, triangulate
 from models.face.model import POSE_NAMES, FaceModel
 from models.labels import LABEL_INDEX
 
@@ -54,26 +55,21 @@ class Parts:
         return np.arange(start, self.count)
 
 
-def grid_faces(rows, columns, wrap=False):
-    """Returns triangles of a rows x columns vertex grid (counter-clockwise when columns go right and rows go down)."""
-    r, c = np.meshgrid(np.arange(rows - 1), np.arange(columns if wrap else columns - 1), indexing="ij")
-    a, b = r * columns + c, r * columns + (c + 1) % columns
-    d, e = a + columns, b + columns
-    return np.concatenate([np.stack([a, d, b], -1).reshape(-1, 3), np.stack([b, d, e], -1).reshape(-1, 3)])
+def _lattice(x0, x1, y0, y1, step, staggered):
+    """Returns points (N, 2) of a lattice symmetric about x = 0: of triangles, or of squares (for a straight ridge)."""
+    rows = np.arange(y0, y1 + 1e-6, step * (0.866 if staggered else 1.0))
+    half = np.arange(step, x1 - x0, step)
+    columns = [np.concatenate([-half[::-1], [0], half])]
+    columns.append(columns[0] + step / 2 if staggered else columns[0])
+    points = [np.stack([columns[k % 2], np.full(len(columns[0]), y)], -1) for k, y in enumerate(rows)]
+    points = np.concatenate(points)
+    return points[(points[:, 0] >= x0) & (points[:, 0] <= x1)]
 
 
-def _lattice(x0, x1, y0, y1, step):
-    rows = np.arange(y0, y1 + 1e-6, step * 0.866)
-    half = np.arange(step / 2, x1 - x0, step)  # symmetric about x = 0 when x0 = -x1
-    points = []
-    for k, y in enumerate(rows):
-        xs = (
-            np.concatenate([-half[::-1], half])
-            if k % 2
-            else np.concatenate([-half[::-1] - step / 2, [0], half + step / 2])
-        )
-        points.append(np.stack([xs[(xs >= x0) & (xs <= x1)], np.full(((xs >= x0) & (xs <= x1)).sum(), y)], -1))
-    return np.concatenate(points)
+def _sphere_spiral(count):
+    k = np.arange(count) + 0.5
+    polar, turn = np.arccos(1 - 2 * k / count), np.pi * (1 + 5**0.5) * k
+    return np.stack([np.sin(polar) * np.cos(turn), np.cos(polar), np.sin(polar) * np.sin(turn)], -1)
 
 
 def _eye_rings():
@@ -85,11 +81,11 @@ def _eye_rings():
     margin = np.concatenate([upper[:-1], lower[:-1]])
     centre = np.array([surface.EYE_X, -0.8])
     rings, weights = [], []
-    for offset, weight in ((0, 1.0), (1.2, 1.0), (2.8, 0.75), (4.6, 0.35), (7.0, 0.0)):
+    for offset, weight in ((0, 1.0), (1.2, 1.0), (2.8, 0.75), (4.6, 0.38), (6.6, 0.08), (8.8, 0.0)):
         grow = np.array([1 + 0.55 * offset / 14.5, 1 + offset / 5.2])
         rings.append(centre + (margin - centre) * grow)
         weights.append(weight)
-    along = np.clip(1 - (np.abs(margin[:, 0] - centre[0]) / 14.6) ** 4, 0, 1)  # lids do not move at the corners
+    along = np.clip(1 - (np.abs(margin[:, 0] - centre[0]) / 14.6) ** 12, 0, 1)  # lids do not move at the corners
     side = np.concatenate([np.ones(len(upper) - 1), -np.ones(len(lower) - 1)])
     side[0] = side[15] = 0
     return np.array(rings), np.array(weights)[:, None] * along, side
@@ -116,9 +112,9 @@ def _lip_rings():
     return rings, side
 
 
-def _skin(parts):
+def build_skin(parts):
     """Adds the skin; returns ids of the eye rings {+1, -1} and the lip rings."""
-    from scipy.spatial import ConvexHull, cKDTree
+    from scipy.spatial import cKDTree
 
     eye_rings, lid, eye_side = _eye_rings()
     lip_rings, lip_side = _lip_rings()
@@ -135,13 +131,13 @@ def _skin(parts):
     layers = [special]
     boxes = [
         ((-19, 19, -55, -26), 1.9),
-        ((-12, 12, -26, 8), 2.6),
+        ((-12.5, 12.5, -26, 10), 2.5),
         ((-52, 52, -14, 16), 3.0),
         ((-34, 34, -92, -58), 3.0),
         ((-66, 66, -112, 104), 5.2),
     ]
     for (x0, x1, y0, y1), step in boxes:
-        points = _lattice(x0, x1, y0, y1, step)
+        points = _lattice(x0, x1, y0, y1, step, staggered=step > 2.6)
         points = points[np.abs(points[:, 0]) < 0.93 * surface.profile(points[:, 1])[0]]
         known = np.concatenate(layers)
         points = points[cKDTree(known).query(points)[0] > 0.62 * step]
@@ -151,17 +147,11 @@ def _skin(parts):
         layers.append(points[~inside])
     front = np.concatenate(layers)
     directions = surface.directions_of(front[:, 0], front[:, 1])
-    # Jaw points lie on the silhouette: pull them a little to the front so that their longitude is well defined.
-    k = np.arange(1400) + 0.5
-    polar, turn = np.arccos(1 - 2 * k / 1400), np.pi * (1 + 5**0.5) * k
-    back = np.stack([np.sin(polar) * np.cos(turn), np.cos(polar), np.sin(polar) * np.sin(turn)], -1)
-    back = back[cKDTree(directions).query(back)[0] > 0.055]
-    directions = np.concatenate([directions, back])
-    hull = ConvexHull(directions)
-    faces = hull.simplices.astype(np.int64)
-    a, b, c = (directions[faces[:, j]] for j in range(3))
-    inward = (np.cross(b - a, c - a) * a).sum(1) < 0
-    faces[inward] = faces[inward][:, ::-1]
+    # The back, coarse, and the jaw's silhouette, fine.
+    for count, gap, reach in ((5200, 0.034, lambda p: (p[:, 1] < -0.35) & (p[:, 2] > -0.1)), (1400, 0.055, None)):
+        points = _sphere_spiral(count)
+        points = points if reach is None else points[reach(points)]
+        directions = np.concatenate([directions, points[cKDTree(directions).query(points)[0] > gap]])
 
     number = sum(map(len, fixed))
     eye_ids = {}
@@ -170,12 +160,7 @@ def _skin(parts):
         number += left.shape[0]
     lip_ids = number + np.arange(lips.shape[0]).reshape(lip_rings.shape[:2])
     n = len(directions)
-    holes = np.zeros(n, np.int64)
-    for mark, ids in enumerate((eye_ids[1][0], eye_ids[-1][0], lip_ids[-1]), 1):
-        holes[ids] = mark
-    first = holes[faces[:, 0]]
-    faces = faces[~((first > 0) & (first == holes[faces[:, 1]]) & (first == holes[faces[:, 2]]))]
-
+    faces = triangulate(directions, [eye_ids[1][::-1], eye_ids[-1][::-1], lip_ids])
     xyz = surface.skin_points(directions)
     xyz[: len(front), :2] = front
     xyz[: len(front), 2] = surface.front_depth(front[:, 0], front[:, 1])
@@ -255,7 +240,7 @@ def _mouth(parts, lip_ids, lip_side):
             )
         parts.add("teeth", np.concatenate(rows), grid_faces(4, 33), "teeth", side=sign)
 
-    a, b = np.meshgrid(np.linspace(0.08, np.pi - 0.08, 9), np.linspace(0, 2 * np.pi, 17)[:-1], indexing="ij")
+    a, b = np.meshgrid(np.linspace(1e-3, np.pi - 1e-3, 9), np.linspace(0, 2 * np.pi, 17)[:-1], indexing="ij")
     tongue = np.stack([16 * np.sin(a) * np.sin(b), -84 + 6.5 * np.cos(a), 60 + 19 * np.sin(a) * np.cos(b)], -1).reshape(
         -1, 3
     )
@@ -302,7 +287,8 @@ def _strips(parts, eye_ids):
     brow_ids = {}
     middle = surface.through(surface.BROW, 4)
     along = np.linspace(0, 1, len(middle))
-    width = 2.4 + 2.2 * np.sin(np.pi * np.clip(along * 0.75 + 0.25, 0, 1)) ** 0.8
+    # A tail that runs out, full toward the nose.
+    width = 0.7 + 2.7 * surface.smoothstep(along, 0, 0.55) - 0.7 * surface.smoothstep(along, 0.7, 1)
     for sign in (1, -1):
         rows = []
         for offset in (1, 0.45, 0, -0.45, -1):
@@ -338,29 +324,62 @@ def _strips(parts, eye_ids):
     return np.concatenate([brow_ids[-1], brow_ids[1][::-1]])
 
 
+# The ear from its hollow to its rim and round to its back: share of the outline's radius, height over the rim's plane
+# (mm).
+EAR_PROFILE = (
+    (0.0, -7.0),
+    (0.14, -7.0),
+    (0.27, -5.5),
+    (0.38, -2.0),
+    (0.48, 0.8),
+    (0.58, 0.6),
+    (0.68, -0.9),
+    (0.78, -0.8),
+    (0.87, 1.4),
+    (0.94, 2.4),
+    (1.0, 1.2),
+    (1.0, -1.2),
+    (0.9, -3.0),
+    (0.72, -5.5),
+    (0.6, -14.0),
+)
+_EAR_COLUMNS = 32
+
+
+def _ear():
+    """Returns the left ear (15 * 32, 3) mm about its middle, flat: x out of the head, y up, z to the front."""
+    angle = np.linspace(0, 2 * np.pi, _EAR_COLUMNS + 1)[:-1]  # 0 to the front, a quarter turn up
+    front, up = np.cos(angle), np.sin(angle)
+    rows = []
+    lobe = surface.smoothstep(-up, 0.55, 0.95)  # ridges melt away in the lobe
+    face = surface.smoothstep(front, 0.35, 0.85)  # and toward the cheek
+    tragus = bump_1d(angle, np.where(angle > np.pi, 2 * np.pi - 0.15, -0.15), 0.35)
+    radius_y, radius_z = 31.0, np.where(front > 0, 15.0, 17.5) * (1 + 0.18 * up)
+    for share, height in EAR_PROFILE:
+        ridge = height if height < -6.5 or share > 0.98 else height * (1 - 0.85 * np.maximum(lobe, 0.7 * face))
+        inner = share < 0.98 and height > -2.9
+        out = ridge - 2.5 * face * (share > 0.5) + (4.5 * tragus * bump_1d(share, 0.6, 0.16) if inner else 0)
+        # The hollow lies a little to the front and below the middle.
+        y, z = -3.0 * (1 - share) + share * radius_y * up, 2.0 * (1 - share) + share * radius_z * front
+        rows.append(np.stack([out, y, z], -1))
+    return np.concatenate(rows)
+
+
 def _ears_and_neck(parts):
-    a, b = np.meshgrid(np.linspace(0.05, np.pi - 0.05, 13), np.linspace(0, 2 * np.pi, 21)[:-1], indexing="ij")
-    p = np.stack([np.sin(a) * np.cos(b), np.cos(a), np.sin(a) * np.sin(b)], -1).reshape(
-        -1, 3
-    )  # unit sphere: out, up, front
+    flat = _ear()
+    turned, lean = np.radians(24), np.radians(-10)
     for sign in (1, -1):
-        rho = np.hypot(p[:, 1], p[:, 2])
-        out = (
-            np.where(p[:, 0] > 0, 3.2 + 3.0 * bump_1d(rho, 0.82, 0.16) - 3.6 * bump_1d(rho, 0.25, 0.28), -4.0)
-            * np.abs(p[:, 0]) ** 0.5
-        )
-        y, z = 30 * p[:, 1], (14 + 4 * p[:, 1]) * p[:, 2]
-        turned = np.radians(22)
+        out, y, z = flat.T
         x2, z2 = out * np.cos(turned) - z * np.sin(turned), z * np.cos(turned) + out * np.sin(turned)
-        lean = np.radians(-10)
         y3, z3 = y * np.cos(lean) - z2 * np.sin(lean), z2 * np.cos(lean) + y * np.sin(lean)
-        ear = np.stack([sign * (76.5 + x2), -14 + y3, -12 + z3], -1)
-        faces = grid_faces(13, 20, wrap=True)
+        ear = np.stack([sign * (80.0 + x2), -14 + y3, -13 + z3], -1)
+        faces = grid_faces(len(EAR_PROFILE), _EAR_COLUMNS, wrap=True)
         parts.add("ear", ear, faces[:, ::-1] if sign > 0 else faces, "ears", eye=0)
     turn = np.linspace(0, 2 * np.pi, 41)[:-1]
     rings = []
     for y, zc, rx, rz in (
-        (-60, -12, 50, 50),
+        (-38, -22, 38, 34),
+        (-62, -15, 49, 46),
         (-95, -16, 54, 52),
         (-125, -22, 54, 50),
         (-150, -27, 56, 52),
@@ -379,7 +398,7 @@ def bump_1d(x, centre, width):
 def build_head() -> FaceModel:
     """Returns the embedded head: about 5,000 vertices, the same arrays every time."""
     parts = Parts([], [], [], [], [], [], [], [], [])
-    landmarks, eye_ids, lip_ids = _skin(parts)
+    landmarks, eye_ids, lip_ids = build_skin(parts)
     _mouth(parts, lip_ids, np.concatenate(parts.side)[lip_ids[-1]])
     _eyes(parts)
     landmarks[17:27] = _strips(parts, eye_ids)

@@ -11,11 +11,16 @@ import numpy as np
 
 from models.face.camera import default_camera, default_pose, rotation_matrix
 from models.face.model import FaceModel, deform, joint_rotations, joint_transforms, pose_features
+from models.labels import LABEL_INDEX, NUM_LABELS
 
 # Direction from the face to the light in camera axes (x right, y down, z forward): up, a little from the left, from the
 # camera's side.
 DEFAULT_LIGHT = np.array([-0.35, -0.55, -0.76], np.float32)
 PREVIEW_BACKGROUND = 40
+# How light the parts of a preview are: eyes, brows and the open mouth are to be seen.
+_GREYS = np.full(NUM_LABELS, 0.72, np.float32)
+_DARK = {"pupil": 0.05, "iris": 0.35, "brows": 0.4, "lashes": 0.2, "other-in-mouth": 0.2, "lips": 0.6, "nostrils": 0.3}
+_GREYS[[LABEL_INDEX[name] for name in _DARK]] = list(_DARK.values())
 
 
 def _compiled(function):
@@ -287,6 +292,15 @@ def render(points, faces, front, back, labels, background, two_sided=None) -> tu
     return color, label, depth
 
 
+def sheet_faces(model: FaceModel) -> np.ndarray:
+    """Returns which triangles of a face model are sheets that may show their back (F,) uint8: teeth, lashes, brows and
+    the mouth's inside; the rest is a surface seen from outside.
+    """
+    names = ("teeth", "lashes", "brows", "other-in-mouth")
+    sheets = np.isin(model.labels, [LABEL_INDEX[name] for name in names])
+    return sheets[model.faces].any(1).astype(np.uint8)
+
+
 def _posed(model, shape, expression, pose):
     """Yields each frame's vertices (V, 3) float32 in camera axes: shape (Ns,), expression (T, Ne), pose (T, 6)."""
     person = deform(model, shape, np.zeros(model.num_expression, np.float32))  # the identity, once
@@ -327,17 +341,18 @@ def render_preview(model: FaceModel, shape, expression, pose=None, camera=None, 
       (T, size, size, 3) uint8.
     """
     shape, expression, pose, camera = _frames(shape, expression, pose, camera, size)
-    albedo = np.full((len(model.vertices), 3), 0.72, np.float32)
+    albedo = np.repeat(_GREYS[model.labels][:, None], 3, 1)
     gloss = np.full(len(model.vertices), 0.12, np.float32)
     light = DEFAULT_LIGHT / np.linalg.norm(DEFAULT_LIGHT)
     background = np.full((size * 2, size * 2, 3), PREVIEW_BACKGROUND, np.uint8)
     frames = np.empty((len(expression), size, size, 3), np.uint8)
+    sheets = sheet_faces(model)
     for t, points in enumerate(_posed(model, shape, expression, pose)):
         front, back = shade(
             vertex_normals(points, model.faces), albedo, gloss, light, np.full(3, 0.75, np.float32), 0.25
         )
         drawn = pixels_and_depth(points, camera * 2)
-        color, _, _ = render(drawn, model.faces, front, back, model.labels, background)
+        color, _, _ = render(drawn, model.faces, front, back, model.labels, background, sheets)
         frames[t] = halve(color)
     return frames
 
@@ -350,7 +365,8 @@ def render_labels(model: FaceModel, shape, expression, pose=None, camera=None, s
     flat = np.zeros((len(model.vertices), 3), np.float32)
     background = np.zeros((size, size, 3), np.uint8)
     frames = np.empty((len(expression), size, size), np.uint8)
+    sheets = sheet_faces(model)
     for t, points in enumerate(_posed(model, shape, expression, pose)):
         drawn = pixels_and_depth(points, camera)
-        _, frames[t], _ = render(drawn, model.faces, flat, flat, model.labels, background)
+        _, frames[t], _ = render(drawn, model.faces, flat, flat, model.labels, background, sheets)
     return frames

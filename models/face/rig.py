@@ -7,7 +7,7 @@ import numpy as np
 
 from models.face import surface
 from models.face.model import JOINT_NAMES
-from models.face.surface import EYE_X, EYE_Y, EYE_Z, MOUTH_Y, smoothstep
+from models.face.surface import EYE_X, EYE_Y, EYE_Z, MOUTH_Y, bump, smoothstep
 
 # Where the joints are in the mean head (mm). The jaw's is the centre about which opening turns the chin: below the
 # hinge, because the condyle slides forward as the mouth opens.
@@ -26,6 +26,8 @@ RANGES = {
 }
 # Lid margins at a gaze of LID_GAZE radians up and down: mm of the upper lid and of the lower one.
 LID_GAZE = 0.35
+# How far (mm a radian) the mouth's corners come inward with an opening jaw.
+CORNER_PULL = 11.0
 UPPER_LID, LOWER_LID = (2.2, -3.7), (0.6, -0.9)
 
 
@@ -35,7 +37,7 @@ def jaw_weight(xyz, part, side, lip, rest):
     """
     x, y = np.abs(rest[:, 0]), rest[:, 1]
     corner = 0.42
-    t = np.clip(x / (26 - 4 * np.clip(lip, 0, 1)), 0, 1) ** 2
+    t = np.clip(x / (26 - 3.5 * np.clip(lip, 0, 1)), 0, 1) ** 2.3
     upper, lower = corner * t, 1 - (1 - corner) * t
     wide = np.clip(x / 26 - 1, 0, 1.6)
     above = upper * np.exp(-((np.maximum(y - MOUTH_Y, 0) / (13 + 14 * wide)) ** 2))
@@ -88,7 +90,8 @@ def joint_regressor(xyz, part, eye, lid):
 
 
 def pose_basis(xyz, part, side, eye, lid, rest):
-    """Returns the pose correctives (N, 3, 36) in mm: lids follow the eyes up and down.
+    """Returns the pose correctives (N, 3, 36) in mm: lids follow the eyes up and down, the mouth's corners come inward
+    as the jaw opens (sin(jaw_x) stands at (2, 1) of its matrix).
 
     With the eyes turned by gaze_y about x, their rotation matrix holds sin(gaze_y) at (1, 2) and cos(gaze_y) at (1, 1):
     one gives what differs between up and down, the other what is alike.
@@ -96,12 +99,16 @@ def pose_basis(xyz, part, side, eye, lid, rest):
     basis = np.zeros((len(xyz), 3, 9 * len(JOINT_NAMES)))
     odd, even = np.sin(LID_GAZE), np.cos(LID_GAZE) - 1
     moving = np.isin(part, ("skin", "lash"))
-    upper, lower = lid * (side > 0) * moving, lid * (side < 0) * moving * arch_of_eye(np.abs(rest[:, 0]))
+    arch = arch_of_eye(np.abs(rest[:, 0]))
+    upper, lower = lid * (side > 0) * moving * arch**0.5, lid * (side < 0) * moving * arch
     up, down = (slide(rest, UPPER_LID[k] * upper + LOWER_LID[k] * lower, eye) for k in range(2))
     for joint, mine in ((2, eye > 0), (3, eye < 0)):
         for axis, (a, b) in enumerate(zip(up, down, strict=True), 1):
             basis[:, axis, 9 * joint + 5] = mine * (a - b) / (2 * odd)
             basis[:, axis, 9 * joint + 4] = mine * (a + b) / (2 * even)
+    inward = CORNER_PULL * np.tanh(rest[:, 0] / 6) * bump(np.abs(rest[:, 0]), rest[:, 1], 24, -75, 11, 11)
+    skin = np.where(part == "mouth", 1.0, (part == "skin") * smoothstep(xyz[:, 2], 15, 50))
+    basis[:, 0, 9 + 7] = -inward * skin
     return basis
 
 
@@ -111,9 +118,11 @@ def arch_of_eye(ax):
 
 
 def lid_travel(ax):
-    """Returns how far (mm, negative: down) the upper lid's margin goes at |x| to meet the lower one."""
+    """Returns how far (mm, y) the margins of the upper and the lower lid go at |x| in a blink, to meet."""
     upper, lower = surface.through(surface.EYE_UPPER, 5)[::-1], surface.through(surface.EYE_LOWER, 5)[::-1]
-    return np.interp(ax, lower[:, 0], lower[:, 1]) + 0.6 - np.interp(ax, upper[:, 0], upper[:, 1])
+    gap = np.maximum(np.interp(ax, upper[:, 0], upper[:, 1]) - np.interp(ax, lower[:, 0], lower[:, 1]), 0)
+    below = np.minimum(0.6 * arch_of_eye(ax), gap)
+    return below - gap, below
 
 
 def slide(rest, dy, eye):

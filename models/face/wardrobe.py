@@ -78,13 +78,15 @@ class Extras:
 def _hair_field(style, x, y, z, front):
     """Returns millimetres into the hair region (negative outside) at skin points."""
     ax = np.abs(x)
-    line = {"receding": 88.0, "bald": 140.0, "buzz": 62.0, "short": 60.0, "curly": 58.0, "bun": 66.0}.get(style, 62.0)
+    line = {"receding": 90.0, "bald": 140.0, "buzz": 72.0, "short": 72.0, "curly": 66.0, "bun": 72.0}.get(style, 64.0)
     line = line - 0.006 * ax**2 * (2.2 if style == "receding" else 1.0)
+    line = line + 1.6 * np.sin(0.33 * x + 0.7) + 1.1 * np.sin(0.81 * x) + 0.8 * np.sin(1.7 * x + 2)  # no ruled edge
     line = line + (26 * np.exp(-(((ax - 34) / 16) ** 2)) if style == "receding" else 0)
     over_front = y - line
-    # At the sides the hair comes down in front of the ear to the sideburn, and behind it to the nape.
-    side = np.minimum(ax - 61, np.where(z > 12, y - 2, y + 56))
-    back = np.minimum(-z + 14, y + 58)
+    # At the sides the hair ends above the ear, with a sideburn in front of it, and goes down to the nape behind it.
+    burn = np.minimum(y + 24, 5 - np.abs(z - 16))
+    side = np.minimum(ax - 61, np.where(z > -22, np.maximum(y - 4, burn), y + 56))
+    back = np.minimum(-z - 20, y + 58)
     field = np.maximum(over_front, np.maximum(np.minimum(side, 40 - z), back))
     if style == "bald":
         field = np.minimum(np.maximum(side, back), 42 - y)
@@ -219,15 +221,17 @@ def add_torso(extras, attributes, skin, color, rng):
     x = points[:, 0].reshape(y.shape)
     folds = 1 + 0.05 * np.sin(x / 17 + y / 23 + rng.uniform(0, 6)) + 0.03 * np.sin(x / 7 - y / 11)
     seam = 1 - 0.30 * np.exp(-((below / 2.0) ** 2)) - 0.18 * np.exp(-(((below - 13) / 2.5) ** 2))
-    tint = color * (folds * seam)[..., None]
-    stripes = rng.random() < 0.25
-    if stripes:
-        dark = (0.5 + 0.5 * np.tanh(4 * np.sin(y / rng.uniform(5, 9)))) * smoothstep(below, 50, 60)
-        tint = tint * (1 - 0.45 * dark[..., None]) + 0.05 * dark[..., None]
+    # Where the arm lies against the side.
+    gap = np.abs(x) - 0.70 * np.interp(-y, -dense, half)
+    arm = (
+        1
+        - 0.5 * np.exp(-((gap / 4.0) ** 2)) * smoothstep(-y, 235, 275)
+        - 0.12 * smoothstep(-gap, 0, 30) * smoothstep(-y, 250, 300) * smoothstep(gap, -45, 0)
+    )
+    tint = color * (folds * seam * arm)[..., None]
     extras.add(
         points, grid_faces(90, 72, True), tint.reshape(-1, 3), "clothes", 0.015, follow_head(points[:, 1]), attach=False
     )
-    return {"pattern": "striped" if stripes else "plain"}
 
 
 def add_beanie(extras, color, rng):

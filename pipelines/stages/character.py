@@ -12,6 +12,7 @@ import numpy as np
 
 from models.face.model import FaceModel, deform
 from models.face.rig import follow_head
+from models.face.surface import smoothstep
 from models.face.wardrobe import Extras, add_beanie, add_glasses, add_hair, add_torso, sphere
 from models.labels import LABEL_INDEX
 from pipelines.stages.complexion import (
@@ -56,7 +57,7 @@ class Character:
       two_sided: (F,) uint8, 1 for sheets that may show their back.
       groups: (F,) uint8, triangles of one surface.
       uv: (F, 3, 2) float32 texel coordinates; texture (F,) uint8.
-      textures: (M, R, C, 3) uint8.
+      textures: (M, R, C) int32, see complexion.textures.
       base: the face model's vertex count.
       attributes: what a description would say.
     """
@@ -174,6 +175,7 @@ def build_character(model: FaceModel, rng: np.random.Generator) -> Character:
     labels = np.concatenate([labels, label]).astype(np.uint8)
     faces = np.ascontiguousarray(np.concatenate([model.faces, faces + count]), np.int32)
     vertices = np.concatenate([person, placed / 1000]).astype(np.float32)
+    two_sided = np.concatenate([_face_sides(model), two_sided])
     rest = np.concatenate([model.vertices * 1000.0, xyz])
     # Lips are creased along, much more finely and weakly than hair.
     texture_weight = np.concatenate([weight, np.ones(len(xyz))])
@@ -188,9 +190,9 @@ def build_character(model: FaceModel, rng: np.random.Generator) -> Character:
         labels=labels,
         material=materials(labels),
         follow=np.concatenate([follow_face, follow]).astype(np.float32),
-        ao=sky_seen(vertices, faces),
+        ao=_openness(vertices, faces, two_sided, labels, rest),
         weight=texture_weight.astype(np.float32),
-        two_sided=np.concatenate([_face_sides(model), two_sided]),
+        two_sided=two_sided,
         groups=surfaces(labels, faces),
         uv=texture_coordinates(rest, labels, faces),
         texture=texture_of(labels, faces),
@@ -198,6 +200,17 @@ def build_character(model: FaceModel, rng: np.random.Generator) -> Character:
         base=count,
         attributes=attributes,
     )
+
+
+def _openness(vertices, faces, two_sided, labels, rest):
+    """Returns ``sky_seen``, but for what the rest position hides: a neck whose two meshes overlap, a closed mouth."""
+    ao = sky_seen(vertices, faces, two_sided)
+    neck = labels == LABEL_INDEX["neck"]
+    ao[neck] = (0.45 + 0.45 * smoothstep(-rest[:, 1], 100, 165))[neck]
+    for name, least in (("teeth", 0.75), ("tongue", 0.55), ("other-in-mouth", 0.35), ("lips", 0.55)):
+        inside = labels == LABEL_INDEX[name]
+        ao[inside] = np.maximum(ao[inside], least)
+    return ao
 
 
 def surfaces(labels: np.ndarray, faces: np.ndarray) -> np.ndarray:
@@ -210,11 +223,11 @@ def surfaces(labels: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return table[labels[faces[:, 0]]]
 
 
-def sky_seen(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+def sky_seen(vertices: np.ndarray, faces: np.ndarray, two_sided: np.ndarray) -> np.ndarray:
     """Returns the cosine-weighted share of the sphere about each vertex's normal that nothing blocks (V,) float32:
     ambient occlusion, by depth maps from directions all round.
     """
-    from pipelines.stages.shading import cast, lit_share, normals_of, seen_from
+    from pipelines.stages.shading import FAR, cast, lit_share, normals_of, seen_from
 
     normals, seen = np.empty_like(vertices), np.empty_like(vertices)
     normals_of(vertices, faces, normals)
@@ -228,7 +241,8 @@ def sky_seen(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
         toward = np.array([np.sin(theta) * np.cos(phi), np.cos(theta), np.sin(theta) * np.sin(phi)])
         frame = light_frame(toward, centre)
         seen_from(vertices, frame, np.float32(_PROBE_TEXELS / _PROBE_METRES), _PROBE_TEXELS, seen)
-        cast(seen, faces, depth)
+        depth[:] = FAR
+        cast(seen, faces, two_sided, 0, len(faces), depth)
         lit_share(seen, depth, np.float32(0.008), 1, lit)
         facing = np.maximum(normals @ toward.astype(np.float32), 0)
         open_ += facing * lit
@@ -237,7 +251,7 @@ def sky_seen(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def light_frame(toward: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Returns ``seen_from``'s frame (4, 3) float32 of a light in the direction ``toward`` (3,), looking at ``centre``."""
+    """Returns ``seen_from``'s frame (4, 3) float32 of a light from ``toward`` (3,) that looks at ``centre``."""
     ahead = -np.asarray(toward, np.float64) / np.linalg.norm(toward)
     side = np.cross([0.0, 1.0, 0.0] if abs(ahead[1]) < 0.9 else [1.0, 0.0, 0.0], ahead)
     side /= np.linalg.norm(side)

@@ -230,12 +230,13 @@ def texture_coordinates(xyz: np.ndarray, labels: np.ndarray, faces: np.ndarray) 
 
 
 def textures(attributes: dict, rng: np.random.Generator) -> np.ndarray:
-    """Draws a person's textures: (4, R, C, 3) uint8 in the order skin, beard, hair, cloth; 128 leaves a colour as it
-    is.
+    """Draws a person's textures: (4, R, C) int32 in the order skin, beard, hair, cloth; red + 256 green + 65536 blue,
+    where 128 leaves a colour as it is.
     """
-    out = np.empty((4, ROWS, COLUMNS, 3), np.uint8)
+    out = np.empty((4, ROWS, COLUMNS), np.int32)
     for k, draw in enumerate((_skin, _beard, _hair, _cloth)):
-        out[k] = np.clip(128 * draw(attributes, rng), 0, 255)
+        red, green, blue = np.moveaxis(np.clip(128 * draw(attributes, rng), 0, 255).astype(np.int32), -1, 0)
+        out[k] = red + (green << 8) + (blue << 16)
     return out
 
 
@@ -260,7 +261,7 @@ def _skin(attributes, rng):
     if attributes["freckles"]:
         angle, height = rng.normal(0, 24, 420), rng.normal(-22, 18, 420)
         marks += [
-            (a, h, rng.uniform(0.7, 1.5), rng.uniform(0.10, 0.34), (0.6, 1.0, 1.2))
+            (a, h, rng.uniform(0.6, 1.1), rng.uniform(0.05, 0.22), (0.6, 1.0, 1.2))
             for a, h in zip(angle, height, strict=True)
         ]
     for _ in range(int(rng.integers(0, 7)) + (14 if attributes["age"] == "older" else 0)):

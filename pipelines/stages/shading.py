@@ -75,16 +75,17 @@ def seen_from(points, frame, scale, size, out):
 
 
 @_compiled
-def cast(seen, faces, depth):
-    """Clears ``depth`` (S, S) and draws the depth of the nearest triangle, either side, into it."""
+def cast(seen, faces, two_sided, first, last, depth):
+    """Draws triangles ``first`` to ``last`` that face the light (and all of ``two_sided`` (F,) ones) into its depth map
+    (S, S).
+    """
     height, width = depth.shape
-    depth[:] = FAR
     half = np.float32(0.5)
-    for f in range(faces.shape[0]):
+    for f in range(first, last):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
         xa, ya, xb, yb, xc, yc = seen[a, 0], seen[a, 1], seen[b, 0], seen[b, 1], seen[c, 0], seen[c, 1]
         area = (xb - xa) * (yc - ya) - (yb - ya) * (xc - xa)
-        if area == 0:
+        if area == 0 or (area > 0 and two_sided[f] == 0):
             continue
         x0 = max(0, int(np.ceil(min(xa, xb, xc) - half)))
         x1 = min(width - 1, int(np.floor(max(xa, xb, xc) - half)))
@@ -99,11 +100,15 @@ def cast(seen, faces, depth):
         za, dzb, dzc = seen[a, 2], seen[b, 2] - seen[a, 2], seen[c, 2] - seen[a, 2]
         for y in range(y0, y1 + 1):
             wb, wc = px * bx + py * by, px * cx + py * cy
+            entered = False
             for x in range(x0, x1 + 1):
                 if wb >= 0 and wc >= 0 and wb + wc <= 1:
+                    entered = True
                     z = za + wb * dzb + wc * dzc
                     if z < depth[y, x]:
                         depth[y, x] = z
+                elif entered:
+                    break
                 wb += bx
                 wc += cx
             py += np.float32(1)
@@ -193,7 +198,7 @@ def light_vertices(points, normals, up, material, albedo, gloss, ao, lit, lights
                     s *= s
                     s *= s
                     s *= s
-                    shine = np.float32(0.8) * s * max(zero, d + np.float32(0.2)) * gloss[v] * reaches
+                    shine = np.float32(0.4) * s * max(zero, d + np.float32(0.2)) * gloss[v] * reaches
                 else:
                     s = max(zero, nx * hx + ny * hy + nz * hz)
                     s2 = s * s
@@ -230,12 +235,12 @@ def to_samples(points, focal, cx, cy, out):
 @_compiled
 def draw_ids(seen, faces, two_sided, first, last, ids, depth):
     """Draws triangles ``first`` to ``last`` where they are nearest: their number into ``ids`` (2H, 2W) int32, their
-    depth into ``depth`` (2H, 2W) float32. Triangles that show their back are left out unless ``two_sided`` (F,) is 1.
+    depth into ``depth`` (2H, 2W) float32, which the caller has filled with ``FAR``. Triangles that show their back are
+    left out unless ``two_sided`` (F,) is 1.
     """
     height, width = ids.shape
-    zero, half = np.float32(0), np.float32(0.5)
-    slack = np.float32(-1e-5)  # an edge's own samples belong to both its triangles: no cracks
-    limit = np.float32(1) - slack
+    zero, one, half = np.float32(0), np.float32(1), np.float32(0.5)
+    slack = np.float32(2e-3)  # an edge's own samples belong to both its triangles: no cracks
     for f in range(first, last):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
         za, zb, zc = seen[a, 2], seen[b, 2], seen[c, 2]
@@ -252,31 +257,55 @@ def draw_ids(seen, faces, two_sided, first, last, ids, depth):
         y1 = min(height - 1, int(np.floor(max(ya, yb, yc) - half)))
         if x0 > x1 or y0 > y1:
             continue
-        inverse = np.float32(1) / area
+        inverse = one / area
+        # Barycentric weights are affine in the sample: values at the first one, and steps.
         bx, by = (yc - ya) * inverse, -(xc - xa) * inverse
         cx, cy = -(yb - ya) * inverse, (xb - xa) * inverse
+        ax, ay = -bx - cx, -by - cy
         px, py = np.float32(x0) + half - xa, np.float32(y0) + half - ya
-        rb, rc = px * bx + py * by, px * cx + py * cy
+        rb, rc = px * bx + py * by + slack, px * cx + py * cy + slack
+        ra = one - (px * bx + py * by) - (px * cx + py * cy) + slack
         dzb, dzc = zb - za, zc - za
+        dz = bx * dzb + cx * dzc
+        # A row's samples inside: where each weight is positive, on one side of its zero.
+        ia = -one / ax if ax != zero else zero
+        ib = -one / bx if bx != zero else zero
+        ic = -one / cx if cx != zero else zero
+        wide = x1 - x0
         for y in range(y0, y1 + 1):
-            wb, wc = rb, rc
+            low, high = 0, wide
+            if ax > zero:
+                low = max(low, int(np.ceil(ra * ia)))
+            elif ax < zero:
+                high = min(high, int(np.floor(ra * ia)))
+            elif ra < zero:
+                high = -1
+            if bx > zero:
+                low = max(low, int(np.ceil(rb * ib)))
+            elif bx < zero:
+                high = min(high, int(np.floor(rb * ib)))
+            elif rb < zero:
+                high = -1
+            if cx > zero:
+                low = max(low, int(np.ceil(rc * ic)))
+            elif cx < zero:
+                high = min(high, int(np.floor(rc * ic)))
+            elif rc < zero:
+                high = -1
             depths, names = depth[y], ids[y]
-            for x in range(x0, x1 + 1):
-                if wb >= slack and wc >= slack and wb + wc <= limit:
-                    z = za + wb * dzb + wc * dzc
-                    if z < depths[x]:
-                        depths[x] = z
-                        names[x] = f
-                wb += bx
-                wc += cx
+            z = za + (rb - slack) * dzb + (rc - slack) * dzc + np.float32(low) * dz
+            for x in range(x0 + low, x0 + high + 1):
+                if z < depths[x]:
+                    depths[x] = z
+                    names[x] = f
+                z += dz
+            ra += ay
             rb += by
             rc += cy
 
 
 @_compiled
-def resolve(
-    seen, faces, groups, front, back, weight, uv, texture, textures, labels, ids, depth, backdrop, color, label
-):
+def resolve(seen, faces, groups, front, back, weight, uv, texture, texels, labels, ids, depth, backdrop, color, label):
     """Turns samples into a picture and its labels.
 
     Args:
@@ -284,54 +313,54 @@ def resolve(
       groups: (F,) uint8: neighbouring triangles of one group are one surface, shaded once a pixel.
       front, back: (V, 6) of ``light_vertices``.
       weight: (V,) float32, how strongly the texture shows.
-      uv: (F, 3, 2) float32 texel coordinates of each triangle's corners; texture (F,) uint8 which of ``textures``
-        (M, R, C, 3) uint8, 128 meaning "as it is", columns wrap round; 255 for none.
+      uv: (F, 3, 2) float32 texel coordinates of each triangle's corners; texture (F,) uint8 which of ``texels``;
+        255 for none.
+      texels: (M, R, C) int32, red + 256 green + 65536 blue, 128 meaning "as it is"; C is a power of 2, columns wrap.
       labels: (V,) uint8.
-      ids, depth: (2H, 2W) of ``draw_ids``, -1 where nothing was drawn.
+      ids, depth: (2H, 2W) of ``draw_ids``; where ``depth`` is ``FAR`` an id means nothing.
       backdrop: (H, W, 3) uint8.
       color: (H, W, 3) uint8, written.
       label: (H / 2, W / 2) uint8, written: the class of the nearest corner at the sample next to the cell's middle.
     """
     height, width = color.shape[0], color.shape[1]
-    rows, columns = textures.shape[1], textures.shape[2]
+    rows, columns = texels.shape[1], texels.shape[2]
     zero, one, quarter = np.float32(0), np.float32(1), np.float32(0.25)
-    level, knee = np.float32(1 / 128), np.float32(0.82)
+    level, knee, nothing = np.float32(1 / 32768), np.float32(0.82), np.float32(FAR)
+    sixteen, last_row, wrap = np.float32(16), np.float32(rows - 2), columns - 1
     for i in range(height):
+        upper, lower, names, names2 = depth[2 * i], depth[2 * i + 1], ids[2 * i], ids[2 * i + 1]
+        line, behind = color[i], backdrop[i]
+        line[:] = behind
         for j in range(width):
-            f0, f1, f2, f3 = ids[2 * i, 2 * j], ids[2 * i, 2 * j + 1], ids[2 * i + 1, 2 * j], ids[2 * i + 1, 2 * j + 1]
-            if f0 < 0 and f1 < 0 and f2 < 0 and f3 < 0:
-                color[i, j, 0], color[i, j, 1], color[i, j, 2] = backdrop[i, j, 0], backdrop[i, j, 1], backdrop[i, j, 2]
+            z0, z1, z2, z3 = upper[2 * j], upper[2 * j + 1], lower[2 * j], lower[2 * j + 1]
+            near, far = min(min(z0, z1), min(z2, z3)), max(max(z0, z1), max(z2, z3))
+            if near >= nothing:
                 continue
-            whole = False
-            if f0 >= 0 and f1 >= 0 and f2 >= 0 and f3 >= 0:
-                g = groups[f0]
-                if groups[f1] == g and groups[f2] == g and groups[f3] == g:
-                    z0, z1, z2, z3 = (
-                        depth[2 * i, 2 * j],
-                        depth[2 * i, 2 * j + 1],
-                        depth[2 * i + 1, 2 * j],
-                        depth[2 * i + 1, 2 * j + 1],
-                    )
-                    whole = max(z0, z1, z2, z3) - min(z0, z1, z2, z3) < np.float32(0.012)
+            f0, f1, f2, f3 = names[2 * j], names[2 * j + 1], names2[2 * j], names2[2 * j + 1]
+            whole = far - near < np.float32(0.012)
+            if whole:
+                k = groups[f0]
+                whole = groups[f1] == k and groups[f2] == k and groups[f3] == k
             r, g, b = zero, zero, zero
             for k in range(1 if whole else 4):
                 f = f0 if k == 0 else f1 if k == 1 else f2 if k == 2 else f3
                 share = one if whole else quarter
-                if f < 0:
-                    r += share * np.float32(backdrop[i, j, 0])
-                    g += share * np.float32(backdrop[i, j, 1])
-                    b += share * np.float32(backdrop[i, j, 2])
+                if (z0 if k == 0 else z1 if k == 1 else z2 if k == 2 else z3) >= nothing:
+                    r += share * np.float32(behind[j, 0])
+                    g += share * np.float32(behind[j, 1])
+                    b += share * np.float32(behind[j, 2])
                     continue
                 p, q, s = faces[f, 0], faces[f, 1], faces[f, 2]
                 xa, ya = seen[p, 0], seen[p, 1]
                 ux, uy, vx, vy = seen[q, 0] - xa, seen[q, 1] - ya, seen[s, 0] - xa, seen[s, 1] - ya
                 area = ux * vy - uy * vx
+                inverse = one / area
                 if whole:
                     x, y = np.float32(2 * j + 1) - xa, np.float32(2 * i + 1) - ya
                 else:
                     x = np.float32(2 * j + k % 2) + np.float32(0.5) - xa
                     y = np.float32(2 * i + k // 2) + np.float32(0.5) - ya
-                wq, ws = (x * vy - y * vx) / area, (ux * y - uy * x) / area
+                wq, ws = (x * vy - y * vx) * inverse, (ux * y - uy * x) * inverse
                 wq, ws = min(max(wq, zero), one), min(max(ws, zero), one)
                 if wq + ws > one:
                     wq, ws = wq / (wq + ws), ws / (wq + ws)
@@ -348,17 +377,15 @@ def resolve(
                     tu = wp * uv[f, 0, 0] + wq * uv[f, 1, 0] + ws * uv[f, 2, 0]
                     tv = wp * uv[f, 0, 1] + wq * uv[f, 1, 1] + ws * uv[f, 2, 1]
                     w = wp * weight[p] + wq * weight[q] + ws * weight[s]
-                    tv = min(max(tv, zero), np.float32(rows - 2))
-                    u0, v0 = int(np.floor(tu)), int(tv)
-                    fu, fv = tu - np.float32(u0), tv - np.float32(v0)
-                    u0 = u0 % columns
-                    u1 = u0 + 1 if u0 + 1 < columns else 0
-                    a, c = (one - fu) * (one - fv), fu * (one - fv)
-                    d, e = (one - fu) * fv, fu * fv
-                    t = textures[m]
-                    tr = a * t[v0, u0, 0] + c * t[v0, u1, 0] + d * t[v0 + 1, u0, 0] + e * t[v0 + 1, u1, 0]
-                    tg = a * t[v0, u0, 1] + c * t[v0, u1, 1] + d * t[v0 + 1, u0, 1] + e * t[v0 + 1, u1, 1]
-                    tb = a * t[v0, u0, 2] + c * t[v0, u1, 2] + d * t[v0 + 1, u0, 2] + e * t[v0 + 1, u1, 2]
+                    # Fixed point: 4 bits between texels are enough.
+                    qu, qv = int(tu * sixteen) + (columns << 8), int(min(max(tv, zero), last_row) * sixteen)
+                    u0, fu, v0, fv = (qu >> 4) & wrap, qu & 15, qv >> 4, qv & 15
+                    u1 = (u0 + 1) & wrap
+                    a, c, d, e = (16 - fu) * (16 - fv), fu * (16 - fv), (16 - fu) * fv, fu * fv
+                    p0, p1, p2, p3 = texels[m, v0, u0], texels[m, v0, u1], texels[m, v0 + 1, u0], texels[m, v0 + 1, u1]
+                    tr = a * (p0 & 255) + c * (p1 & 255) + d * (p2 & 255) + e * (p3 & 255)
+                    tg = a * (p0 >> 8 & 255) + c * (p1 >> 8 & 255) + d * (p2 >> 8 & 255) + e * (p3 >> 8 & 255)
+                    tb = a * (p0 >> 16) + c * (p1 >> 16) + d * (p2 >> 16) + e * (p3 >> 16)
                     cr *= one + w * (np.float32(tr) * level - one)
                     cg *= one + w * (np.float32(tg) * level - one)
                     cb *= one + w * (np.float32(tb) * level - one)
@@ -376,11 +403,11 @@ def resolve(
                 r += share * cr
                 g += share * cg
                 b += share * cb
-            color[i, j, 0], color[i, j, 1], color[i, j, 2] = np.uint8(r), np.uint8(g), np.uint8(b)
+            line[j, 0], line[j, 1], line[j, 2] = np.uint8(r), np.uint8(g), np.uint8(b)
     for i in range(label.shape[0]):
         for j in range(label.shape[1]):
             f = ids[4 * i + 2, 4 * j + 2]
-            if f < 0:
+            if depth[4 * i + 2, 4 * j + 2] >= nothing:
                 label[i, j] = 0
                 continue
             p, q, s = faces[f, 0], faces[f, 1], faces[f, 2]

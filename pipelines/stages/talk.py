@@ -12,7 +12,7 @@ import dataclasses
 
 import numpy as np
 
-from models.face.model import FaceModel
+from models.face.model import FaceModel, deform
 from models.signals import VIDEO_FPS
 
 # Targets by first symbol found (longest first), jaw_x in radians. Directions that are not named are 0.
@@ -65,6 +65,8 @@ _ALIKE = (
     "uyʉ",
 )
 _ALIASES = {symbol: group[0] for group in _ALIKE for symbol in group}
+# How far (metres) one lip may push into the other.
+LIP_PRESSURE = 0.0003
 VOWELS = "iɪeæaʌəɜɔoʊu"
 _MOUTH = (
     "jaw_x",
@@ -205,6 +207,7 @@ def perform(
     mouth = mouth_track(phonemes, frames, manner.articulation)
     for k, name in enumerate(_MOUTH):
         expression[:, column(name)] = mouth[:, k]
+    expression = _uncross_lips(model, expression)
     stressed = [(p["start"] + p["end"]) / 2 for p in phonemes if p["stress"] and p["phoneme"][:1]]
     times = (np.arange(frames) + 0.5) / VIDEO_FPS
     beats = np.zeros(frames)
@@ -244,3 +247,18 @@ def perform(
     # Lids follow the eyes; in a blink both come back to the middle, so that the lids meet.
     expression[:, column("gaze_y")] = np.clip(0.8 * pitch + look[:, 1], -0.21, 0.21) * (1 - blink)
     return expression.astype(np.float32), motion.astype(np.float32)
+
+
+def _uncross_lips(model: FaceModel, expression: np.ndarray) -> np.ndarray:
+    """Returns the expressions (T, Ne) with lips that press on each other but do not pass through: where the lower lip
+    would rise above the upper one, less of what closes them.
+    """
+    small, shape = model.landmark_model(), np.zeros(model.num_shape)
+    points = deform(small, shape, expression)
+    crossed = (points[:, [67, 66, 65], 1] - points[:, [61, 62, 63], 1]).max(1) - LIP_PRESSURE
+    close = model.expression_index("lip_close")
+    unit = deform(small, shape, model.expression(lip_close=1)) - small.vertices
+    travel = unit[66, 1] - unit[62, 1]  # metres that a unit of lip_close brings the lips together
+    expression = expression.copy()
+    expression[:, close] -= np.clip(crossed / travel, 0, expression[:, close])
+    return expression

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.face.model import landmarks68, load_face_model
-from models.face.procedural import build_head, grid_faces
+from models.face.procedural import Parts, build_head, build_skin
 from models.labels import LABEL_INDEX
 
 
@@ -122,6 +122,20 @@ def test_mouth_and_eyes_are_open_holes_in_the_skin(model):
         assert not ((np.abs(centres[:, 0] - eye) < 8) & (np.abs(centres[:, 1]) < 2.5) & (centres[:, 2] > 0)).any()
 
 
-def test_grid_faces_cover_a_grid():
-    assert len(grid_faces(3, 4)) == 2 * 2 * 3 and len(grid_faces(3, 4, wrap=True)) == 2 * 2 * 4
-    assert set(grid_faces(3, 4).ravel().tolist()) == set(range(12))
+def test_the_skin_is_whole_but_for_eyes_and_mouth():
+    """Every edge of the skin has two triangles, except round the three openings."""
+    from collections import Counter
+
+    parts = Parts([], [], [], [], [], [], [], [], [])
+    _, eyes, lips = build_skin(parts)
+    faces = np.concatenate(parts.faces)
+    edges = Counter(tuple(sorted(edge)) for a, b, c in faces.tolist() for edge in ((a, b), (b, c), (c, a)))
+    openings = set(np.concatenate([eyes[1][0], eyes[-1][0], lips[-1]]).tolist())
+    border = [edge for edge, count in edges.items() if count == 1]
+    assert set(edges.values()) == {1, 2} and len(border) == len(openings) == 30 + 30 + 48
+    assert all(set(edge) <= openings for edge in border)
+
+
+def test_ears_have_a_rim_and_a_hollow(model):
+    ear = model.vertices[(model.labels == LABEL_INDEX["ears"]) & (model.vertices[:, 0] > 0)] * 1000
+    assert 55 < np.ptp(ear[:, 1]) < 68 and 15 < np.ptp(ear[:, 0]) < 32

@@ -10,6 +10,7 @@ from models.face.render import (
     render_labels,
     render_preview,
     shade,
+    sheet_faces,
     skin_to_camera,
     vertex_normals,
 )
@@ -168,3 +169,11 @@ def test_labels_lie_where_the_landmarks_are():
     inside = render_labels(model, shape, expression, size=256)[0]
     for name in ("teeth", "tongue", "other-in-mouth"):
         assert (inside == LABEL_INDEX[name]).sum() > 5
+
+
+def test_sheets_are_the_parts_without_a_back():
+    model = load_face_model()
+    sheets = sheet_faces(model)
+    corners = model.labels[model.faces]
+    for name, sheet in (("teeth", True), ("lashes", True), ("face", False), ("sclera", False)):
+        assert (sheets[(corners == LABEL_INDEX[name]).all(1)] == sheet).all()

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.face.model import load_face_model
+from models.face.model import deform, load_face_model
 from pipelines.stages import talk
 
 
@@ -95,3 +95,23 @@ def test_the_same_seed_performs_the_same(performance):
     mouth = [model.expression_index(n) for n in talk._MOUTH]
     np.testing.assert_array_equal(other[:, mouth], expression[:, mouth])  # the mouth follows the phonemes alone
     assert not np.array_equal(other, expression)
+
+
+@pytest.mark.parametrize("each", [0.07, 0.14])
+def test_lips_meet_on_the_head_and_do_not_cross(performance, each):
+    model = performance[0]
+    phonemes = _phonemes(["ɑː", "m", "iː", "b", "oʊ", "p", "æ"], each=each)
+    frames = int(30 * (phonemes[-1]["end"] + 0.3))
+    expression, _ = talk.perform(model, phonemes, frames, talk.Manner(), np.random.default_rng(0))
+    points = deform(model.landmark_model(), np.zeros(model.num_shape, np.float32), expression) * 1000
+    gap = (points[:, [61, 62, 63], 1] - points[:, [67, 66, 65], 1]).mean(1)
+    for closed in (1, 3, 5):
+        frame = int(30 * (phonemes[closed]["start"] + 0.5 * each))
+        assert gap[frame - 1 : frame + 2].min() < 1.0
+    assert gap.min() > -0.6 and gap.max() > 4
+
+
+def test_eyes_do_not_hold_lids_apart_in_a_blink(performance):
+    model, (expression, _), _ = performance
+    shut = expression[:, model.expression_index("blink_left")] == 1
+    assert shut.any() and np.abs(expression[shut, model.expression_index("gaze_y")]).max() == 0
