@@ -117,7 +117,8 @@ def _truth(source: ExampleSource) -> Iterator[Record]:
     for name in _truth_names(source):
         base = Path(source.path) / name
         with np.load(f"{base}.truth.npz") as truth:
-            labels, landmarks = truth["labels"], truth["landmarks"]
+            # The truth has pixel edges at whole numbers, detectors and examples have pixel centres there.
+            labels, landmarks = truth["labels"], truth["landmarks"] - 0.5
         # Clips of one person say so by the identity's seed.
         made = json.loads(Path(f"{base}.truth.json").read_text(encoding="utf-8"))["made_by"]
         group = f"truth {made['seed']} {made['index']}"

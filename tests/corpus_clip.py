@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from models.labels import COLORS, LABEL_INDEX
-from pipelines.synthesize import VideoWriter, clip_name
+from pipelines.inspect import write_video
+from pipelines.synthesize import clip_name
 
 # A face's 68 landmarks in a 256 x 256 frame.
 _ANGLES = np.linspace(np.pi, 0, 17)
@@ -55,10 +56,11 @@ def write_clip(folder: Path, seed: int = 0, index: int = 0, frames: int = 8, siz
     tint = rng.uniform(0.6, 1.0, (len(COLORS), 3))
     points = np.stack([(FACE + (t, 0)) * size / 256 for t in range(frames)]).astype(np.float32)
     labels = np.stack([draw_labels(p / 2, size // 2) for p in points])
-    with VideoWriter(Path(f"{path}.mp4"), size, np.zeros(8000 * frames // 15, np.int16), 16000) as video:
-        for p in points:
-            colours = 40 + 0.7 * COLORS[draw_labels(p, size)] * tint[draw_labels(p, size)]
-            video.write(np.clip(colours + rng.normal(0, 4, colours.shape), 0, 255).astype(np.uint8))
+    pictures = []
+    for p in points:
+        colours = 40 + 0.7 * COLORS[draw_labels(p, size)] * tint[draw_labels(p, size)]
+        pictures.append(np.clip(colours + rng.normal(0, 4, colours.shape), 0, 255).astype(np.uint8))
+    write_video(f"{path}.mp4", np.stack(pictures), np.zeros(16_000 * frames // 30, np.int16))
     np.savez_compressed(f"{path}.truth.npz", labels=labels, landmarks=points)
     truth = {"made_by": {"seed": seed, "index": index}, "frames": frames}
     Path(f"{path}.truth.json").write_text(json.dumps(truth))

@@ -144,13 +144,15 @@ def _on_corpus(corpus, count, segment, clock, trained_seeds) -> dict[str, float]
         if truth["made_by"]["seed"] in trained_seeds:
             raise InputError(f"{path}: seed {truth['made_by']['seed']} was trained on; render people of another --seed")
         wanted = _middle(len(arrays["labels"]), count)
+        # The truth has pixel edges at whole numbers, detectors have pixel centres there.
+        true_points = arrays["landmarks"] - 0.5
         box, crops, labels = None, [], []
         for t, frame in zip(wanted, frames_at(str(path), wanted), strict=True):
-            box = box or clip_box(arrays["landmarks"], frame.shape[1], frame.shape[0])
+            box = box or clip_box(true_points, frame.shape[1], frame.shape[0])
             crops.append(crop_picture(frame, box))
             labels.append(crop_labels(arrays["labels"][t], frame.shape[1], box))
         crops, labels = np.stack(crops), np.stack(labels)
-        landmarks, missed = _found_landmarks(crops, to_crop(arrays["landmarks"][wanted], box))
+        landmarks, missed = _found_landmarks(crops, to_crop(true_points[wanted], box))
         made = clock.run(segment, crops, landmarks)
         counts += confusion(labels, made)
         flicker.append(label_flicker(crops, made))

@@ -54,7 +54,7 @@ def test_a_segmenter_that_knows_scores_well_and_one_that_does_not_badly(corpus, 
         from pipelines.measure.corpus import read_corpus
 
         arrays = [arrays for _, _, arrays in read_corpus(corpus)][len(boxes)]
-        box = clip_box(arrays["landmarks"], 256, 256)
+        box = clip_box(arrays["landmarks"] - 0.5, 256, 256)
         boxes.append(box)
         wanted = segmentation._middle(len(arrays["labels"]), 4)
         return np.stack([crop_labels(arrays["labels"][t], 256, box) for t in wanted])
