@@ -52,7 +52,7 @@ class SegmenterTraining:
 
 EMBEDDED = SegmenterTraining(
     model=CompactConfig(),
-    optimizer=OptimizerConfig(peak=2e-3, warmup=100, final=0.02, weight_decay=1e-3, flat=True),
+    optimizer=OptimizerConfig(peak=5e-3, warmup=100, final=0.02, weight_decay=1e-3, clip=3.0, flat=True),
     steps=5000,
     batch=8,
 )
