@@ -6,7 +6,7 @@ from pipelines.stages.backdrops import _PAINTERS, KINDS, draw_backdrop
 
 def test_every_kind_is_drawn_and_repeats():
     seen = {}
-    for k in range(80):
+    for k in range(60):
         image, kind = draw_backdrop(np.random.default_rng(k), 64, 48)
         assert image.shape == (48, 64, 3) and image.dtype == np.uint8
         seen[kind] = k
