@@ -11,6 +11,7 @@ Letters: B pictures, R windows of a picture, H W pixels, S side of a map, C chan
 """
 
 import functools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -326,6 +327,19 @@ def load_segmenter(directory: Path | str) -> tuple[SegmenterConfig, dict, ModelM
     _, template = abstract(functools.partial(build, config))
     params = fill(template, params.get("params", {}), directory)
     return config, jax.tree.map(lambda x: np.asarray(x, np.float32), params), meta
+
+
+def segmenter_sha256(directory: Path | str | None = None) -> str:
+    """Returns the checksum of a segmenter's weights (None: the embedded one's), without loading them.
+
+    Raises:
+        InputError: the directory holds no model.
+    """
+    path = Path(directory or EMBEDDED) / "model.json"
+    try:
+        return json.loads(path.read_text())["weights_sha256"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: expected a segmenter that `archon train segmenter` left ({error!r})") from error
 
 
 class SegmenterModel:
