@@ -11,6 +11,7 @@ Letters: B pictures, R windows of a picture, H W pixels, S side of a map, C chan
 """
 
 import functools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -328,8 +329,22 @@ def load_segmenter(directory: Path | str) -> tuple[SegmenterConfig, dict, ModelM
     return config, jax.tree.map(lambda x: np.asarray(x, np.float32), params), meta
 
 
+def segmenter_sha256(directory: Path | str | None = None) -> str:
+    """Returns the checksum of a segmenter's weights (None: the embedded one's), without loading them.
+
+    Raises:
+        InputError: the directory holds no model.
+    """
+    path = Path(directory or EMBEDDED) / "model.json"
+    try:
+        return json.loads(path.read_text())["weights_sha256"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: expected a segmenter that `archon train segmenter` left ({error!r})") from error
+
+
 class SegmenterModel:
-    """A trained segmenter, ready to run: ``map`` and ``windows`` give probabilities, numpy in and out.
+    """A trained segmenter, ready to run: ``map`` and ``windows`` give probabilities, one plane a class (what is
+    done with them afterwards is many times faster on planes), numpy in and out.
 
     Args:
         directory: a model that ``archon train segmenter`` left; None is the embedded one.
@@ -344,11 +359,11 @@ class SegmenterModel:
 
         @jax.jit
         def whole(params, pictures):
-            return jax.nn.softmax(nnx.merge(graph, params).map(pictures), -1)
+            return jnp.moveaxis(jax.nn.softmax(nnx.merge(graph, params).map(pictures), -1), -1, 1)
 
         @jax.jit
         def windows(params, pictures):
-            return jax.nn.softmax(nnx.merge(graph, params).windows(pictures), -1)
+            return jnp.moveaxis(jax.nn.softmax(nnx.merge(graph, params).windows(pictures), -1), -1, 2)
 
         self._whole, self._windows = whole, windows
 
@@ -362,9 +377,9 @@ class SegmenterModel:
         return {"what": what, "weights_sha256": self.meta.weights_sha256, "parameters": count, **self.meta.extra}
 
     def map(self, pictures: np.ndarray) -> np.ndarray:
-        """uint8 (B, 256, 256, 3) -> float32 (B, 128, 128, K)."""
+        """uint8 (B, 256, 256, 3) -> float32 (B, K, 128, 128)."""
         return np.asarray(self._whole(self._params, pictures))
 
     def windows(self, windows: np.ndarray) -> np.ndarray:
-        """uint8 (B, R, 64, 64, 3) -> float32 (B, R, 64, 64, K)."""
+        """uint8 (B, R, 64, 64, 3) -> float32 (B, R, K, 64, 64)."""
         return np.asarray(self._windows(self._params, windows))

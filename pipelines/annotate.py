@@ -133,6 +133,12 @@ def _segmenter(directory: str | None):
     return SegmenterModel(directory)
 
 
+def _segmenter_sha256(directory: str | None) -> str:
+    from models.segmenter import segmenter_sha256
+
+    return segmenter_sha256(directory)
+
+
 def _semantics(clip: Record, columns: dict, config: AnnotateConfig, backend: str) -> dict[str, Record]:
     from pipelines.stages import segment, segment_network
     from pipelines.stages.steadiness import label_flicker
@@ -366,7 +372,7 @@ def plan_steps(
     manifest = dataset.manifest()["columns"]
     made_by = {column: item for item in wanted for column in item.columns}
     by_network = backends.get("semantics") == "network"
-    segment = (config.network, _segmenter_sha256(config)) if by_network else (config.segment,)
+    segment = (config.network, _segmenter_sha256(config.segmenter)) if by_network else (config.segment,)
     settings = {"shape": (config.fit,), "semantics": segment, "speech": (config.speech,)}
     clips = dataset.shard_infos("clips")
     clip_print = fingerprint([(info.path, info.sha256) for info in clips])
@@ -417,23 +423,12 @@ def model_hash(config: AnnotateConfig) -> str:
     return " ".join(sums)
 
 
-def _segmenter_sha256(config: AnnotateConfig) -> str:
-    """The checksum of the segmenter's weights, read without loading the network."""
-    from models.segmenter import EMBEDDED
-
-    path = storage.join(config.segmenter or str(EMBEDDED), "model.json")
-    try:
-        return json.loads(storage.read_bytes(path))["weights_sha256"]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: expected a segmenter that `archon train segmenter` left ({error!r})") from error
-
-
 def _weights(item: Annotator, config: AnnotateConfig, backend: str) -> str:
     """Where the numbers behind a column come from: a file's checksum or a package's version."""
     from importlib.metadata import version
 
     if item.name == "semantics" and backend == "network":
-        return f"segmenter {_segmenter_sha256(config)}"
+        return f"segmenter {_segmenter_sha256(config.segmenter)}"
     if set(item.columns) & _USES_FACE_MODEL:
         return f"face model {model_hash(config)}"
     packages = {"script": "pocketsphinx", "speech": "silero-vad"}

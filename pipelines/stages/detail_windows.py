@@ -82,17 +82,17 @@ def paste_windows(shares: np.ndarray, windows: np.ndarray, matrices: np.ndarray)
     """Blends the windows' class shares into the picture's, in place.
 
     Args:
-        shares: float32 (H, W, K), of the whole picture.
-        windows: float32 (3, 64, 64, K).
+        shares: float32 (K, H, W), of the whole picture.
+        windows: float32 (3, K, 64, 64).
         matrices: (3, 2, 3).
     """
     import cv2
 
-    height, width, classes = shares.shape
+    _, height, width = shares.shape
     weight = taper()
+    last = DETAIL_SIZE - 1
     for window, matrix in zip(windows, matrices, strict=True):
-        corners = np.array([[0, 0], [0, DETAIL_SIZE - 1], [DETAIL_SIZE - 1, 0], [DETAIL_SIZE - 1, DETAIL_SIZE - 1]])
-        corners = corners @ matrix[:, :2].T + matrix[:, 2]
+        corners = np.array([[0, 0], [0, last], [last, 0], [last, last]]) @ matrix[:, :2].T + matrix[:, 2]
         x0, y0 = np.clip(np.floor(corners.min(0)).astype(int), 0, (width, height))
         x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int) + 1, 0, (width, height))
         if x1 <= x0 or y1 <= y0:
@@ -101,12 +101,7 @@ def paste_windows(shares: np.ndarray, windows: np.ndarray, matrices: np.ndarray)
         placed = matrix.astype(np.float64)
         placed[:, 2] -= (x0, y0)
         size = (int(x1 - x0), int(y1 - y0))
-        # Shares and weight, four channels at a time: warpAffine takes no more, and treats other numbers otherwise.
-        spare = np.zeros((*weight.shape, -(classes + 1) % 4), np.float32)
-        stack = np.concatenate([window * weight[..., None], weight[..., None], spare], -1)
-        parts = range(0, stack.shape[-1], 4)
-        warped = [cv2.warpAffine(np.ascontiguousarray(stack[..., k : k + 4]), placed, size) for k in parts]
-        warped = np.concatenate(warped, -1)
-        place = shares[y0:y1, x0:x1]
-        place *= 1 - warped[..., classes : classes + 1]
-        place += warped[..., :classes]
+        place = shares[:, y0:y1, x0:x1]
+        place *= 1 - cv2.warpAffine(weight, placed, size)
+        for plane, values in zip(place, window * weight, strict=True):
+            plane += cv2.warpAffine(values, placed, size)

@@ -48,21 +48,33 @@ def segment_clip(
     config = config or NetworkConfig()
     labels = np.empty(frames.shape[:3], np.uint8)
     for t, shares in enumerate(clip_shares(frames, landmarks, model, config)):
-        labels[t] = shares.argmax(-1)
+        labels[t] = largest(shares)
+    return labels
+
+
+def largest(shares: np.ndarray) -> np.ndarray:
+    """Returns the class of the largest share of each pixel, the first of equal ones: float (K, H, W) -> uint8 (H, W).
+
+    What ``argmax(0)`` gives, many times faster: plane by plane memory is read in order.
+    """
+    best, labels = shares[0].copy(), np.zeros(shares.shape[1:], np.uint8)
+    for k in range(1, len(shares)):
+        np.putmask(labels, shares[k] > best, k)
+        np.maximum(best, shares[k], out=best)
     return labels
 
 
 def clip_shares(
     frames: np.ndarray, landmarks: np.ndarray, model: "SegmenterModel", config: NetworkConfig
 ) -> Iterator[np.ndarray]:
-    """Yields each frame's class shares, float32 (256, 256, 21); a few frames are held at a time."""
+    """Yields each frame's class shares, float32 (21, 256, 256); a few frames are held at a time."""
     import cv2
 
     size = frames.shape[2], frames.shape[1]
     matrices = [window_matrices(points) for points in landmarks]
     looks = _looks(frames, matrices, model, config)
     for t, (whole, windows) in enumerate(_steadied(looks, len(frames), config)):
-        shares = cv2.resize(whole, size, interpolation=cv2.INTER_LINEAR)
+        shares = np.stack([cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR) for plane in whole])
         paste_windows(shares, windows, matrices[t])
         yield shares
 
@@ -71,10 +83,10 @@ def clip_shares(
 class _Look:
     """What the network says of a frame, and small blurred pictures that say whether a place looks the same."""
 
-    whole: np.ndarray  # (128, 128, K)
-    windows: np.ndarray  # (3, 64, 64, K)
-    seen: np.ndarray  # (128, 128, 3)
-    seen_windows: np.ndarray  # (3, 64, 64, 3)
+    whole: np.ndarray  # (K, 128, 128)
+    windows: np.ndarray  # (3, K, 64, 64)
+    seen: np.ndarray  # (3 colours, 128, 128)
+    seen_windows: np.ndarray  # (3, 3 colours, 64, 64)
 
 
 def _looks(frames, matrices, model, config) -> Iterator[_Look]:
@@ -88,11 +100,11 @@ def _looks(frames, matrices, model, config) -> Iterator[_Look]:
         fill = [(0, spare)] + [(0, 0)] * 3
         whole = model.map(np.pad(part, fill, mode="edge"))
         detail = model.windows(np.pad(windows, [*fill, (0, 0)], mode="edge"))
-        side = whole.shape[1]
+        side = whole.shape[-1]
         for k, frame in enumerate(part):
             small = cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA)
-            seen = cv2.blur(small.astype(np.float32), (5, 5))
-            seen_windows = np.stack([cv2.blur(w.astype(np.float32), (5, 5)) for w in windows[k]])
+            seen = np.stack(cv2.split(cv2.blur(small.astype(np.float32), (5, 5))))
+            seen_windows = np.stack([cv2.split(cv2.blur(w.astype(np.float32), (5, 5))) for w in windows[k]])
             yield _Look(whole[k], detail[k], seen, seen_windows)
 
 
@@ -115,12 +127,12 @@ def _steadied(looks: Iterator[_Look], count: int, config: NetworkConfig) -> Iter
             weight = near * likeness(here.seen, there.seen, config.steady)
             whole += weight * there.whole
             total = total + weight
-            weight = near * likeness(here.seen_windows, there.seen_windows, config.steady)
+            weight = near * likeness(here.seen_windows, there.seen_windows, config.steady)[:, None]
             windows += weight * there.windows
             total_windows = total_windows + weight
         yield whole / total, windows / total_windows
 
 
 def likeness(a: np.ndarray, b: np.ndarray, steady: float) -> np.ndarray:
-    """How alike two blurred pictures are, pixel by pixel: float32 (..., 3) each -> (..., 1), 1 where equal."""
-    return np.exp(-np.square(np.abs(a - b).mean(-1, keepdims=True) / steady))
+    """How alike two blurred pictures are, pixel by pixel: float32 (..., 3, H, W) each -> (..., H, W), 1 where equal."""
+    return np.exp(-np.square(np.abs(a - b).mean(-3) / steady))

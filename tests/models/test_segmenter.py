@@ -137,8 +137,8 @@ def test_a_saved_segmenter_runs_and_its_weights_are_half_precision(saved):
     pictures = rng.integers(0, 256, (2, 256, 256, 3), np.uint8)
     windows = rng.integers(0, 256, (2, 3, 64, 64, 3), np.uint8)
     shares = model.map(pictures)
-    assert shares.shape == (2, 128, 128, NUM_LABELS)
-    np.testing.assert_allclose(shares.sum(-1), 1, atol=1e-5)
+    assert shares.shape == (2, NUM_LABELS, 128, 128)
+    np.testing.assert_allclose(shares.sum(1), 1, atol=1e-5)
     np.testing.assert_array_equal(shares[1], model.map(pictures[::-1])[0])
     # The two eyes share one kind, the mouth has another: the same pixels are judged otherwise there.
     same = np.repeat(windows[:, :1], 3, 1)

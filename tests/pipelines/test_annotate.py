@@ -134,7 +134,7 @@ def test_a_failure_keeps_its_row_and_says_why(annotated):
     assert dataset.good_rows("clips", *ANNOTATIONS) == [0, 2]
 
 
-def test_semantics_by_network_say_which_weights_made_them(annotated, records, tmp_path, capsys):
+def test_semantics_by_network_say_which_weights_made_them(records, tmp_path, capsys):
     from models.segmenter import CompactConfig, UNetConfig, build, save_segmenter
 
     thin = UNetConfig((8, 8), (1, 1), (1,), patch=8, unfold=4)

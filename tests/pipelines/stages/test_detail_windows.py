@@ -56,8 +56,9 @@ def test_what_is_cut_goes_back_where_it_was(points):
     picture = (255 * smooth).astype(np.uint8)
     matrices = window_matrices(turned(points, 12))
     windows = cut_windows(picture, matrices).astype(np.float32)
-    shares = np.zeros((256, 256, 3), np.float32)
-    paste_windows(shares, windows, matrices)
+    shares = np.zeros((3, 256, 256), np.float32)
+    paste_windows(shares, windows.transpose(0, 3, 1, 2).copy(), matrices)
+    shares = shares.transpose(1, 2, 0)
     for matrix in matrices:
         x, y = np.round(seen(matrix, 31.5, 31.5)).astype(int)
         place = (slice(y - 5, y + 6), slice(x - 5, x + 6))
@@ -67,15 +68,15 @@ def test_what_is_cut_goes_back_where_it_was(points):
 
 def test_pasting_keeps_shares_shares(points):
     rng = np.random.default_rng(0)
-    shares = rng.dirichlet(np.ones(21), (256, 256)).astype(np.float32)
-    windows = rng.dirichlet(np.ones(21), (3, 64, 64)).astype(np.float32)
+    shares = rng.dirichlet(np.ones(21), (256, 256)).astype(np.float32).transpose(2, 0, 1).copy()
+    windows = rng.dirichlet(np.ones(21), (3, 64, 64)).astype(np.float32).transpose(0, 3, 1, 2).copy()
     paste_windows(shares, windows, window_matrices(points))
-    np.testing.assert_allclose(shares.sum(-1), 1, atol=1e-4)
+    np.testing.assert_allclose(shares.sum(0), 1, atol=1e-4)
 
 
 def test_windows_beyond_the_picture_are_left_out(points):
-    shares = np.zeros((256, 256, 2), np.float32)
-    paste_windows(shares, np.ones((3, 64, 64, 2), np.float32), window_matrices(points + 1000))
+    shares = np.zeros((2, 256, 256), np.float32)
+    paste_windows(shares, np.ones((3, 2, 64, 64), np.float32), window_matrices(points + 1000))
     assert shares.max() == 0
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines.stages.segment_network import NetworkConfig, likeness, segment_clip
+from pipelines.stages.segment_network import NetworkConfig, largest, likeness, segment_clip
 
 K = 21
 
@@ -15,9 +15,9 @@ class Net:
         self.noise, self.rng, self.batches = noise, np.random.default_rng(0), []
 
     def _shares(self, shape, winner):
-        shares = np.full((*shape, K), 0.1 / (K - 2), np.float32)
-        shares[..., winner], shares[..., 1] = 0.5, 0.4
-        shares[..., 1] += self.noise * self.rng.normal(size=shape)
+        shares = np.full((*shape[:-2], K, *shape[-2:]), 0.1 / (K - 2), np.float32)
+        shares[..., winner, :, :], shares[..., 1, :, :] = 0.5, 0.4
+        shares[..., 1, :, :] += self.noise * self.rng.normal(size=shape)
         return shares
 
     def map(self, pictures):
@@ -65,13 +65,18 @@ def test_still_places_are_averaged_in_time(clip):
 
 
 def test_likeness_is_one_for_equal_places_and_falls_with_their_difference():
-    a = np.zeros((2, 2, 3), np.float32)
+    a = np.zeros((3, 2, 2), np.float32)
     b = a.copy()
-    b[0, 0], b[1, 1] = 5, 50
+    b[:, 0, 0], b[:, 1, 1] = 5, 50
     weight = likeness(a, b, 5.0)
-    assert weight[0, 1, 0] == 1 and weight[0, 0, 0] == pytest.approx(np.exp(-1)) and weight[1, 1, 0] < 1e-10
+    assert weight[0, 1] == 1 and weight[0, 0] == pytest.approx(np.exp(-1)) and weight[1, 1] < 1e-10
 
 
 def test_the_same_clip_gives_the_same_labels(clip):
     one, two = (segment_clip(*clip, Net(0.1)) for _ in range(2))
     np.testing.assert_array_equal(one, two)
+
+
+def test_the_largest_share_wins_and_the_first_of_equal_ones():
+    shares = np.random.default_rng(0).integers(0, 6, (21, 32, 32)).astype(np.float32)
+    np.testing.assert_array_equal(largest(shares), shares.argmax(0))
