@@ -367,7 +367,7 @@ def plan_steps(
             # What it was made by, not its bytes: the same print as when both are made in one run.
             upstream[column] = manifest[column]["producer"]["config"]
             inputs[column] = tuple(dataset.shards(column))
-        face_model = (config.face_model, _model_hash(config)) if set(item.columns) & _USES_FACE_MODEL else ()
+        face_model = (config.face_model, model_hash(config)) if set(item.columns) & _USES_FACE_MODEL else ()
         prints[item.name] = fingerprint(
             item.name, item.version, backends[item.name], settings.get(item.name, ()), face_model, upstream
         )
@@ -379,7 +379,7 @@ def plan_steps(
 _USES_FACE_MODEL = {"shape", "semantics", "description"}
 
 
-def _model_hash(config: AnnotateConfig) -> str:
+def model_hash(config: AnnotateConfig) -> str:
     """What identifies the face model: the checksums of its files, or the embedded one's name."""
     if config.face_model is None:
         return _face_model(config).name
@@ -398,7 +398,7 @@ def _weights(item: Annotator, config: AnnotateConfig) -> str:
     from importlib.metadata import version
 
     if set(item.columns) & _USES_FACE_MODEL:
-        return f"face model {_model_hash(config)}"
+        return f"face model {model_hash(config)}"
     packages = {"script": "pocketsphinx", "speech": "silero-vad"}
     return f"{packages[item.name]} {version(packages[item.name])}" if item.name in packages else ""
 

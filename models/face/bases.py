@@ -44,7 +44,7 @@ def identity_fields(xyz, part, side, eye, lid, lip, rest):
     head = part != "neck"
     front = smoothstep(z, 15, 50) * head
     eyes = _ellipse(ax, y, EYE_X, EYE_Y, (19, 13), (32, 25)) * front
-    brows = _ellipse(ax, y, 37, 26, (26, 9), (42, 26)) * front
+    brows = _ellipse(ax, y, 35, 22, (26, 9), (42, 26)) * front
     mouth = _ellipse(x, y, 0, -76, (31, 15), (52, 34)) * front
     nose = smoothstep(surface.nose_height(x, y), 0, 8) * (part == "skin") * front
     lower_nose = nose * smoothstep(-y, 5, 40)
@@ -85,8 +85,8 @@ def identity_fields(xyz, part, side, eye, lid, lip, rest):
         "eye_tilt": (0, 1.1 * (ax - EYE_X) / 15 * eyes * ~ball),
         "eye_depth": (0, 0, -1.4 * eyes),
         "brow_height": (0, 2.3 * brows),
-        "brow_tilt": (0, 1.6 * (ax - 37) / 20 * brows),
-        "brow_arch": (0, 1.5 * (0.5 - ((ax - 40) / 20) ** 2) * brows),
+        "brow_tilt": (0, 1.6 * (ax - 34) / 20 * brows),
+        "brow_arch": (0, 1.5 * (0.5 - ((ax - 37) / 20) ** 2) * brows),
         "mouth_width": (0.075 * x * mouth,),
         "mouth_height": (0, 2.2 * mouth),
         "upper_lip": (0, 1.3 * upper_ring, 0.7 * upper_ring),
@@ -122,8 +122,8 @@ def expression_fields(xyz, part, side, eye, lid, lip, rest):
     upper_lip, lower_lip = lips * arch * up, lips * arch * down
     corners = (both(rx, ry, 26, -74.5, 9, 11) * front) * inward
     jaw = jaw_weight(xyz, part, side, lip, rest)
-    brows = _ellipse(ax, ry, 37, 27, (27, 9), (45, 38)) * front * (part != "lash")
-    inner, outer = smoothstep(-ax, -40, -10), smoothstep(ax, 30, 58)
+    brows = _ellipse(ax, ry, 35, 23, (27, 9), (45, 38)) * front * (part != "lash") * smoothstep(ry, 1, 17)
+    inner, outer = smoothstep(-ax, -38, -10), smoothstep(ax, 28, 54)
     cheeks = both(rx, ry, 40, -40, 16, 16) * front * (lip < -0.3)
     nose = smoothstep(surface.nose_height(rx, ry), 0, 8) * front * (part == "skin")
     wings = both(rx, ry, 15, -45, 6, 6) * front * (part == "skin")

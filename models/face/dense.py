@@ -40,7 +40,7 @@ def regions(xyz, labels, arrays):
     region = np.where(labels == LABEL_INDEX["nose"], "nose", region)
     region = np.where((y >= -50) & (y < 12) & (ax <= 18), "nose", region)
     region = np.where(y >= 12, "forehead", region)
-    region = np.where(bump(ax, y, 38, 26, 20, 6) > 0.5, np.char.add("brow_", side), region)
+    region = np.where(bump(ax, y, 35, 22.5, 19, 5.5) > 0.5, np.char.add("brow_", side), region)
     region = np.where(arrays["eye"] != 0, np.char.add("eye_", side), region)
     lips = labels == LABEL_INDEX["lips"]
     region = np.where(lips, np.where(arrays["side"] < 0, "lip_lower", "lip_upper"), region)

@@ -79,13 +79,13 @@ def _eye_rings():
     upper = surface.through(surface.EYE_UPPER, 5)  # outer to inner
     lower = surface.through(surface.EYE_LOWER, 5)[::-1]  # inner to outer
     margin = np.concatenate([upper[:-1], lower[:-1]])
-    centre = np.array([surface.EYE_X, -0.8])
+    centre = np.array([0.5 * (surface.EYE_UPPER[0][0] + surface.EYE_UPPER[-1][0]), -0.5])
     rings, weights = [], []
     for offset, weight in ((0, 1.0), (1.2, 1.0), (2.8, 0.75), (4.6, 0.38), (6.6, 0.08), (8.8, 0.0)):
         grow = np.array([1 + 0.55 * offset / 14.5, 1 + offset / 5.2])
         rings.append(centre + (margin - centre) * grow)
         weights.append(weight)
-    along = np.clip(1 - (np.abs(margin[:, 0] - centre[0]) / 14.6) ** 12, 0, 1)  # lids do not move at the corners
+    along = np.clip(1 - (np.abs(margin[:, 0] - centre[0]) / 14.2) ** 12, 0, 1)  # lids do not move at the corners
     side = np.concatenate([np.ones(len(upper) - 1), -np.ones(len(lower) - 1)])
     side[0] = side[15] = 0
     return np.array(rings), np.array(weights)[:, None] * along, side

@@ -114,7 +114,7 @@ def pose_basis(xyz, part, side, eye, lid, rest):
 
 def arch_of_eye(ax):
     """Returns 1 in the eye's middle falling to 0 at its corners, for |x| in mm."""
-    return np.clip(1 - ((ax - EYE_X) / 14.8) ** 2, 0, 1)
+    return np.clip(1 - ((ax - 30.7) / 14.1) ** 2, 0, 1)
 
 
 def lid_travel(ax):

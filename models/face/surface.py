@@ -5,6 +5,8 @@ about a centre. Nose, sockets, lips, cheeks and lids are smooth bumps on its fro
 figures (pupils 63 mm apart, face width 140, eye line to chin 112, head depth 190), set by us.
 """
 
+import functools
+
 import numpy as np
 
 Y_TOP, Y_BOTTOM = 114.0, -115.0
@@ -17,11 +19,11 @@ _PROFILE = np.array(
     [
         # y, w, zc, front, back
         (-115, 62, 74, 55, 30),
-        (-107, 67, 66, 60, 36),
-        (-97, 72, 55, 62, 40),
-        (-84, 75, 40, 73, 57),
-        (-69, 76.5, 26, 84, 74),
-        (-52, 75.5, 16, 86, 88),
+        (-107, 67, 62, 71, 40),
+        (-97, 73, 46, 79, 33),
+        (-84, 77.5, 28, 90.5, 42),
+        (-69, 77.5, 15, 97.5, 62),
+        (-52, 75.5, 11, 91.5, 83),
         (-34, 75, 10, 82, 96),
         (-16, 74, 7, 79.5, 99),
         (2, 74, 5, 82, 102),
@@ -42,6 +44,16 @@ def _spline(x, table_x, table_y):
     return PchipInterpolator(table_x, table_y)(np.clip(x, table_x[0], table_x[-1]))
 
 
+@functools.cache
+def _smooth_profile():
+    """Returns the profile's table every 2 mm, evened out over 5 mm: a bend at one height would show as a band."""
+    from scipy.ndimage import gaussian_filter1d
+
+    y = np.linspace(Y_BOTTOM, Y_TOP, 116)
+    columns = [gaussian_filter1d(_spline(y, _PROFILE[:, 0], _PROFILE[:, k]), 2.5, mode="nearest") for k in range(1, 5)]
+    return y, columns
+
+
 def _latitude_sine(y):
     return np.clip(np.where(y > 0, y / Y_TOP, -y / Y_BOTTOM), -1, 1)
 
@@ -49,7 +61,8 @@ def _latitude_sine(y):
 def profile(y):
     """Returns half width w, centre zc, front zf and back zb of the cross-section at height y (mm)."""
     cosine = np.sqrt(1 - _latitude_sine(y) ** 2)
-    w, zc, front, back = (_spline(y, _PROFILE[:, 0], _PROFILE[:, k]) for k in range(1, 5))
+    heights, columns = _smooth_profile()
+    w, zc, front, back = (_spline(y, heights, column) for column in columns)
     return w * cosine, zc, zc + front * cosine, zc - back * cosine
 
 
@@ -142,12 +155,12 @@ def skin_points(directions):
 
 # --- curves through the iBUG points, subject's left half or centre, mm ---
 
-JAW = ((72.5, 2), (71.5, -16), (69.5, -34), (66, -53), (59.5, -70), (48, -87), (33, -101), (18.5, -109.5), (0, -113))
-BROW = ((60, 19), (51, 27), (39, 30.5), (26, 29), (14, 24.5))  # outer to inner
-BRIDGE = ((0, 2), (0, -11), (0, -24), (0, -37))
-NOSE_BASE = ((16, -46.5), (8.5, -50), (0, -52))
-EYE_UPPER = ((46, -0.8), (37.5, 4.5), (26, 4.4), (17, -2.0))  # outer corner, two on the lid, inner corner
-EYE_LOWER = ((46, -0.8), (37, -5.1), (26, -5.2), (17, -2.0))
+JAW = ((72.5, 5), (71.5, -14), (69.5, -33), (66, -53), (59.5, -70), (48, -87), (33, -101), (18.5, -109.5), (0, -113))
+BROW = ((54.5, 19.5), (46, 25.5), (34.5, 27.5), (23, 25.5), (12, 21.8))  # outer to inner
+BRIDGE = ((0, 1), (0, -12), (0, -25), (0, -37))
+NOSE_BASE = ((13.5, -48), (7, -50.5), (0, -52))
+EYE_UPPER = ((44.5, 0.4), (36.7, 4.6), (25.7, 4.5), (16.8, -1.7))  # outer corner, two on the lid, inner corner
+EYE_LOWER = ((44.5, 0.4), (36.2, -4.3), (25.8, -4.5), (16.8, -1.7))
 LIP_OUTER_UPPER = ((26, -74.5), (15.5, -68.2), (6, -65.2), (0, -66.6))  # corner to centre
 LIP_OUTER_LOWER = ((26, -74.5), (15.5, -82.3), (7, -85.6), (0, -86.3))
 LIP_INNER_UPPER = ((22.5, -74.4), (8, -74.0), (0, -74.3))

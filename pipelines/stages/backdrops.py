@@ -176,7 +176,7 @@ def _leaves(rng, columns, rows, tint):
     for size in (2.5, 7, 16):
         noise = cv2.GaussianBlur(rng.standard_normal((rows, columns)), (0, 0), size)
         out += noise / noise.std()
-    return np.clip(tint * (1 + 0.22 * out)[..., None], 0, 1.1)
+    return np.clip(tint * (1 + 0.11 * out)[..., None], 0, 1.1)
 
 
 def _park(rng, columns, rows):

@@ -326,6 +326,7 @@ def resolve(seen, faces, groups, front, back, weight, uv, texture, texels, label
     rows, columns = texels.shape[1], texels.shape[2]
     zero, one, quarter = np.float32(0), np.float32(1), np.float32(0.25)
     level, knee, nothing = np.float32(1 / 32768), np.float32(0.82), np.float32(FAR)
+    rest = one - knee
     sixteen, last_row, wrap = np.float32(16), np.float32(rows - 2), columns - 1
     for i in range(height):
         upper, lower, names, names2 = depth[2 * i], depth[2 * i + 1], ids[2 * i], ids[2 * i + 1]
@@ -394,11 +395,11 @@ def resolve(seen, faces, groups, front, back, weight, uv, texture, texels, label
                 # Gamma 2 with a shoulder, so that a highlight does not end in a flat white patch.
                 cr, cg, cb = np.sqrt(max(cr + hr, zero)), np.sqrt(max(cg + hg, zero)), np.sqrt(max(cb + hb, zero))
                 if cr > knee:
-                    cr = one - (one - knee) * np.exp((knee - cr) / (one - knee))
+                    cr = one - rest * rest / (cr - knee + rest)
                 if cg > knee:
-                    cg = one - (one - knee) * np.exp((knee - cg) / (one - knee))
+                    cg = one - rest * rest / (cg - knee + rest)
                 if cb > knee:
-                    cb = one - (one - knee) * np.exp((knee - cb) / (one - knee))
+                    cb = one - rest * rest / (cb - knee + rest)
                 share *= np.float32(255)
                 r += share * cr
                 g += share * cg

@@ -9,7 +9,7 @@ import pytest
 
 from models.errors import InputError
 from models.signals import VIDEO_FPS
-from pipelines.synthesize import SynthesizeConfig, clip_name, lay_out, register, render_clip, run, synthesize
+from pipelines.synthesize import SynthesizeConfig, _clip_task, clip_name, register, render, run, synthesize
 
 SIZE = 384
 
@@ -129,12 +129,14 @@ def test_dlib_finds_the_face_and_its_landmarks(corpus):
             points = np.array([(p.x, p.y) for p in predictor(image, boxes[0]).parts()])
             truth = arrays["landmarks"][t]
             eyes = np.linalg.norm(truth[36] - truth[45])
-            assert np.linalg.norm(points - truth, axis=1).mean() / eyes < 0.09
+            # Nose, eyes and mouth: dlib's jaw slides along the contour and its brows take glasses for brows.
+            assert np.linalg.norm(points - truth, axis=1)[27:].mean() / eyes < 0.06
 
 
 def test_same_seed_same_bytes_and_resume_skips(corpus, tmp_path, monkeypatch):
     output, _ = corpus
-    render_clip(11, 1, SIZE, str(tmp_path))  # alone: clip 1 does not depend on clip 0
+    config = SynthesizeConfig(clips=2, output=str(tmp_path), seed=11, size=SIZE)
+    render(_clip_task(config, 1), str(tmp_path))  # alone: clip 1 does not depend on clip 0
     for suffix in (".mp4", ".truth.npz", ".truth.json"):
         name = clip_name(11, 1) + suffix
         assert (tmp_path / name).read_bytes() == (output / name).read_bytes(), name
@@ -144,32 +146,29 @@ def test_same_seed_same_bytes_and_resume_skips(corpus, tmp_path, monkeypatch):
     def refuse(*_):
         raise AssertionError("a finished clip was rendered again")
 
-    monkeypatch.setattr(module, "render_clip", refuse)
+    monkeypatch.setattr(module, "render", refuse)
     again = synthesize(SynthesizeConfig(clips=2, output=str(output), seed=11, size=SIZE, workers=1, quiet=True))
     assert again["skipped"] == 2 and again["rendered"] == 0 and again["frames"] > 0
     calls = []
     monkeypatch.setattr(
         module,
-        "render_clip",
-        lambda *task: calls.append(task) or {"name": "", "frames": 1, "seconds": 0.0, "skipped": False},
+        "render",
+        lambda task, output: calls.append(task.index) or {"name": "", "frames": 1, "seconds": 0.0, "skipped": False},
     )
     (tmp_path / f"{clip_name(11, 1)}.truth.json").write_text("{cut off")
     synthesize(SynthesizeConfig(clips=2, output=str(tmp_path), seed=11, size=SIZE, workers=1, quiet=True))
-    assert [task[1] for task in calls] == [0, 1]
+    assert calls == [0, 1]
 
 
-@pytest.mark.parametrize(("field", "value"), [("clips", 0), ("size", 510), ("size", 32), ("workers", -1)])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("clips", 0), ("size", 510), ("size", 32), ("width", 30), ("workers", -1), ("imperfection_share", 0.0)],
+)
 def test_bad_settings_are_named(tmp_path, field, value):
     settings = {"clips": 1, "output": str(tmp_path), "quiet": True, field: value}
-    with pytest.raises(InputError, match=f"--{field} {value}"):
+    option = {"width": "size"}.get(field, field).replace("_", "-")
+    with pytest.raises(InputError, match=f"--{option} {value}"):
         synthesize(SynthesizeConfig(**settings))
-
-
-def test_lay_out_pads_to_the_minimum():
-    audio, lead, frames = lay_out(np.full(22050, 7, np.int16), 22050)
-    assert frames == 90 and len(audio) == 3 * 22050 and lead == pytest.approx(0.2, abs=1e-4)
-    assert (audio[:4410] == 0).all() and (audio[4410 : 4410 + 22050] == 7).all() and (audio[4410 + 22050 :] == 0).all()
-    assert lay_out(np.zeros(4 * 22050, np.int16), 22050)[2] == 132
 
 
 def test_command_line(tmp_path, monkeypatch):
@@ -181,3 +180,18 @@ def test_command_line(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "synthesize", lambda config: seen.append(config) or {"clips": config.clips})
     assert run(parser.parse_args(["--clips", "3", "--output", str(tmp_path), "--seed", "5"])) == {"clips": 3}
     assert seen == [SynthesizeConfig(clips=3, output=str(tmp_path), seed=5)]
+    run(parser.parse_args(["--clips", "1", "--output", "o", "--size", "640x360", "--imperfections", "cut,blur"]))
+    assert (seen[1].width, seen[1].size, seen[1].imperfections) == (640, 360, ("blur", "cut"))
+    with pytest.raises(InputError, match="--size big"):
+        run(parser.parse_args(["--clips", "1", "--output", "o", "--size", "big"]))
+
+
+def test_other_settings_render_again(corpus):
+    """A clip that is there with other settings is not the one asked for."""
+    from pipelines.synthesize import _finished
+
+    output, _ = corpus
+    config = SynthesizeConfig(clips=2, output=str(output), seed=11, size=SIZE)
+    assert _finished(_clip_task(config, 0), output) is not None
+    other = SynthesizeConfig(clips=2, output=str(output), seed=11, size=SIZE, imperfections=("cut",))
+    assert _finished(_clip_task(other, 0), output) is None

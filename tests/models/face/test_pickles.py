@@ -42,6 +42,7 @@ def test_arrays_of_every_kind_come_back(tmp_path, protocol):
     assert back["list"] == [1, (2.0, None)]
 
 
+@pytest.mark.filterwarnings("ignore:Please import `csc_matrix`:DeprecationWarning")
 def test_python_2_and_chumpy():
     data = old_pickle({"x": ARRAY, "ch": chumpy_array(ARRAY), "j": sparse.csc_matrix(ARRAY), "name": "bs"})
     forget_chumpy()

@@ -5,32 +5,46 @@ from models.face.camera import project
 from models.face.model import deform, landmarks68, load_face_model
 from models.labels import LABEL_INDEX
 from pipelines.stages.character import build_character
-from pipelines.stages.scene import Stage, compose_poses, draw_backdrop, draw_scene
+from pipelines.stages.props import draw_hand
+from pipelines.stages.scene import FRAMINGS, Performer, Stage, compose_poses, draw_light, draw_scene, kelvin_color
+
+SIZE = 256
 
 
 @pytest.fixture(scope="module")
-def stage():
+def cast():
+    """A scene and a performer of three frames: at rest, speaking with a turned head, at rest again."""
     model = load_face_model()
-    return Stage(
-        model, build_character(model, np.random.default_rng([1, 2])), draw_scene(np.random.default_rng([1, 3]), 256)
-    )
+    person = build_character(model, np.random.default_rng([1, 2]))
+    scene = draw_scene(np.random.default_rng([1, 3]), SIZE, SIZE)
+    expression = np.zeros((3, model.num_expression), np.float32)
+    expression[1] = np.random.default_rng(0).uniform(0, 0.2, model.num_expression)
+    motion = np.zeros((3, 6), np.float32)
+    motion[1] = [0.05, -0.2, 0.04, 0.01, 0.0, 0.02]
+    rest = np.tile(scene.rest, (3, 1))
+    return model, scene, Performer(person, expression, compose_poses(scene.rest, motion).astype(np.float32), rest)
 
 
-def test_landmarks_equal_the_projected_model(stage):
+@pytest.fixture(scope="module")
+def stage(cast):
+    model, scene, performer = cast
+    return Stage(model, scene, [performer])
+
+
+def test_landmarks_equal_the_projected_model(cast, stage):
     """What the truth says (shape, expression, pose, camera) gives exactly the landmarks that the picture has."""
-    model = stage.model
-    expression = np.random.default_rng(0).uniform(0, 0.4, model.num_expression).astype(np.float32)
-    pose = stage.scene.rest + np.array([0.05, -0.1, 0.04, 0.01, 0.0, 0.02], np.float32)
-    _, _, landmarks = stage.draw(expression, pose)
-    points = landmarks68(model, deform(model, stage.character.shape, expression))
-    np.testing.assert_allclose(landmarks, project(points, pose, stage.scene.camera), atol=0.01)
+    model, scene, performer = cast
+    _, _, landmarks, hidden = stage.draw(1)
+    points = landmarks68(model, deform(model, performer.character.shape, performer.expression[1]))
+    np.testing.assert_allclose(landmarks, project(points, performer.pose[1], scene.camera), atol=0.01)
+    assert not hidden.any()
 
 
-def test_frame_and_labels_agree(stage):
-    image, labels, landmarks = stage.draw(np.zeros(stage.model.num_expression, np.float32), stage.scene.rest)
-    assert image.shape == (256, 256, 3) and image.dtype == np.uint8 and labels.shape == (128, 128)
+def test_frame_and_labels_agree(cast, stage):
+    image, labels, landmarks, _ = stage.draw(0)
+    assert image.shape == (SIZE, SIZE, 3) and image.dtype == np.uint8 and labels.shape == (SIZE // 2, SIZE // 2)
     background = np.repeat(np.repeat(labels == 0, 2, 0), 2, 1)
-    same = (image == stage.scene.backdrop).all(-1)
+    same = (image == cast[1].backdrop).all(-1)
     assert same[background].mean() > 0.97 and same[~background].mean() < 0.05
     x, y = (landmarks[48:60].mean(0) / 2).astype(int)
     assert labels[y, x] in (LABEL_INDEX["lips"], LABEL_INDEX["teeth"])
@@ -38,40 +52,79 @@ def test_frame_and_labels_agree(stage):
 
 
 def test_drawing_is_repeatable(stage):
-    expression = np.zeros(stage.model.num_expression, np.float32)
-    first = stage.draw(expression, stage.scene.rest)[0].copy()
-    stage.draw(expression + 0.2, stage.scene.rest)
-    np.testing.assert_array_equal(stage.draw(expression, stage.scene.rest)[0], first)
+    first = stage.draw(0)[0].copy()
+    stage.draw(1)
+    np.testing.assert_array_equal(stage.draw(2)[0], first)
 
 
-def test_the_head_turns_and_the_shoulders_stay(stage):
-    expression = np.zeros(stage.model.num_expression, np.float32)
-    turned = stage.scene.rest.copy()
-    turned[1] += 0.2
-    rest, moved = stage.camera_points(expression, stage.scene.rest), stage.camera_points(expression, turned)
-    still = stage.character.follow == 0
-    np.testing.assert_allclose(rest[still], moved[still], atol=1e-6)
-    nose = stage.model.faces[stage.model.landmark_faces[30], stage.model.landmark_barycentric[30].argmax()]
-    assert moved[nose, 0] < rest[nose, 0] - 0.015
+def test_the_head_turns_and_the_shoulders_stay(cast, stage):
+    rest, moved = (stage.movers[0](t).copy() for t in (0, 1))
+    still = stage.movers[0].person.follow == 0
+    sway = moved[still] - rest[still]
+    np.testing.assert_allclose(sway, np.broadcast_to(sway[0], sway.shape), atol=1e-6)  # shoulders only sway
+    nose = landmarks68(cast[0], moved)[30] - landmarks68(cast[0], rest)[30]
+    assert nose[0] > 0.015
 
 
-def test_scenes_frame_the_head():
+def test_a_hand_hides_and_is_background(cast):
+    model, scene, performer = cast
+    hand, where = draw_hand(np.random.default_rng(3), np.tile(scene.rest, (60, 1)), (0.8, 0.6, 0.5), (0.2, 0.2, 0.5))
+    long = Performer(
+        performer.character, np.tile(performer.expression[:1], (60, 1)), *[np.tile(scene.rest, (60, 1))] * 2
+    )
+    stage = Stage(model, scene, [long], [hand])
+    middle = (where["start"] + where["end"]) // 2
+    clean, free, _, none = (array.copy() for array in stage.draw(0))
+    image, labels, landmarks, hidden = stage.draw(middle)
+    assert not none.any() and hidden.any()
+    x, y = (landmarks[hidden].mean(0) / 2).astype(int)
+    assert labels[y, x] == 0 and free[y, x] != 0
+    assert (image != clean)[2 * y, 2 * x].any()
+
+
+def test_a_second_person_is_seen_but_not_labelled(cast):
+    model, scene, performer = cast
+    other = build_character(model, np.random.default_rng([7, 2]))
+    aside = performer.rest + np.array([0, 0, 0, 0.16, 0, 0.25], np.float32)
+    both = Stage(model, scene, [performer, Performer(other, performer.expression, aside, aside)])
+    alone = Stage(model, scene, [performer])
+    image, labels, _, _ = both.draw(0)
+    clean, only, _, _ = alone.draw(0)
+    new = (image != clean).any(-1)[::2, ::2] & (only == 0)
+    assert new.mean() > 0.02 and (labels[new] == 0).all()
+    assert (labels == only).mean() > 0.999
+
+
+@pytest.mark.parametrize(("width", "height"), [(512, 512), (640, 360), (360, 640)])
+def test_scenes_frame_the_head(width, height):
     model = load_face_model()
-    for k in range(20):
-        scene = draw_scene(np.random.default_rng([2, k]), 512)
+    seen = set()
+    for k in range(12):
+        scene = draw_scene(np.random.default_rng([2, k]), width, height)
         points = project(model.vertices[model.labels == LABEL_INDEX["face"]], scene.rest, scene.camera)
         low, high = points.min(0), points.max(0)
-        assert low.min() > 40 and high.max() < 440 and 110 < high[0] - low[0] < 220
-        np.testing.assert_allclose(np.linalg.norm(scene.light), 1, atol=1e-5)
+        assert low.min() > 0 and high[0] < width and high[1] < height
+        share = (high[0] - low[0]) / min(width, height)
+        assert 0.15 < share < 0.55
+        assert scene.backdrop.shape == (height, width, 3)
+        seen.add(scene.attributes["framing"])
+    assert seen == set(FRAMINGS)
 
 
-def test_backdrops_are_of_all_kinds():
-    kinds = set()
-    for k in range(20):
-        image, kind = draw_backdrop(np.random.default_rng(k), 64)
-        assert image.shape == (64, 64, 3) and image.dtype == np.uint8
-        kinds.add(kind)
-    assert kinds == {"plain", "gradient", "blurred room"}
+def test_light_varies_and_is_exposed():
+    backdrop = np.full((64, 64, 3), 120, np.uint8)
+    styles, warm = set(), []
+    for k in range(40):
+        lights, sky, ground, attributes = draw_light(np.random.default_rng(k), backdrop)
+        np.testing.assert_allclose(np.linalg.norm(lights[:, :3], axis=1), 1, atol=1e-5)
+        front = sum(max(0, -row[2]) * row[3:] for row in lights) + (sky + ground) / 2
+        assert 0.4 < front.mean() < 1.5
+        styles.add(attributes["light"])
+        warm.append((attributes["light_kelvin"], lights[0, 3] / lights[0, 5]))
+    assert len(styles) == 5
+    warm = np.array(warm)
+    assert np.corrcoef(warm.T)[0, 1] < -0.5  # a low temperature is a red light
+    assert kelvin_color(3000)[2] < 0.6 < kelvin_color(9000)[2]
 
 
 def test_compose_poses_adds_the_motion():
