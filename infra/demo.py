@@ -26,21 +26,21 @@ CHAIN = "shape>expression>semantics>description>video"
 # Seconds each stage took on 2 cores for 14 embedded clips (the table in README.md); only the estimate of
 # what remains uses them, scaled by how fast the stages done so far were.
 EXPECTED_SECONDS = {
-    "synthesize": 60,
-    "curate": 50,
-    "annotate": 110,
-    "train text": 3,
-    "train speech": 70,
-    "train image": 50,
-    "train semantic": 80,
-    "train shape": 12,
-    "train expression": 15,
-    "train pose": 15,
-    "tokenize": 30,
-    "train language": 130,
-    "train decoder": 150,
-    "generate": 60,
-    "report": 10,
+    "synthesize": 31,
+    "curate": 27,
+    "annotate": 56,
+    "train text": 1,
+    "train speech": 45,
+    "train image": 59,
+    "train semantic": 58,
+    "train shape": 9,
+    "train expression": 20,
+    "train pose": 17,
+    "tokenize": 20,
+    "train language": 105,
+    "train decoder": 141,
+    "generate": 32,
+    "report": 12,
 }
 
 

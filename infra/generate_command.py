@@ -183,6 +183,7 @@ def _encode(signals: Signals, tokenizers: _Tokenizers) -> None:
 
 def _run_chain(config: GenerateConfig, chain: tuple[str, ...], signals: Signals) -> dict[str, tuple[int, float]]:
     """Lets the language model make every link but the video; returns name -> (tokens, seconds)."""
+    from pipelines.stages.describe import description_form
     from tasks.generate import run_chain
 
     counts: dict[str, tuple[int, float]] = {}
@@ -201,6 +202,7 @@ def _run_chain(config: GenerateConfig, chain: tuple[str, ...], signals: Signals)
             seed=config.seed,
             temperature=config.temperature,
             top_p=config.top_p,
+            forms={"description": description_form()},
             progress=progress,
         )
         signals.codes |= made
@@ -340,10 +342,10 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 examples:
   archon generate --given speech=a.wav image=face.png --want video --models demo/models --output out
-  archon generate --given speech=a.wav image=face.png --want video --chain 'semantics>video' --models demo/models
-  --output out archon generate --clip demo/dataset:1f0c... --want video --models demo/models --output out
-  archon generate --given description='{"gender": "woman"}' --want shape --frames 61 --models demo/models --output
-  out"""
+  archon generate --given speech=a.wav image=face.png --want video --chain 'semantics>video' \\
+      --models demo/models --output out
+  archon generate --clip demo/dataset:1f0c... --want video --models demo/models --output out
+  archon generate --given script='good morning' --want shape --frames 61 --models demo/models --output out"""
     parser.add_argument("--given", nargs="+", default=[], metavar="KIND=FILE", help=f"of {', '.join(KINDS)}")
     parser.add_argument("--clip", metavar="DATASET:ID", help="give the speech and the reference image of this clip")
     parser.add_argument("--want", required=True, help=f"what to make: {', '.join(MODALITIES)}")

@@ -381,6 +381,7 @@ def decode(
     key: jax.Array,
     temperature: jax.Array,
     top_p: jax.Array,
+    grammar: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Writes tokens after a prefix, each from the one range that its position allows.
 
@@ -397,6 +398,8 @@ def decode(
         key: sampling key.
         temperature: float32 (); 0 is greedy.
         top_p: float32 ().
+        grammar: int32 (states, text), for text: the state that each piece leads to, from state 0; below 0 it cannot
+            be drawn.
 
     Returns:
         (int32 (B, S) tokens relative to their ranges, the first ``count`` are meant; int32 (B,) tokens written before
@@ -416,10 +419,12 @@ def decode(
     def pick(index):
         name, size = c.classes[index]
 
-        def branch(state, start, key):
+        def branch(state, start, key, follows):
             rows = jax.lax.dynamic_slice_in_dim(params["embedding"][name], start, size).astype(state.dtype)
             x = head_input(params, name, state)
             logits = jnp.einsum("BD,VD->BV", x, rows, preferred_element_type=jnp.float32)
+            if name == "text" and grammar is not None:
+                logits = jnp.where(grammar[follows] >= 0, logits, -jnp.inf)
             kept = nucleus(logits / jnp.maximum(temperature, 1e-6), top_p)
             drawn = jax.random.categorical(key, kept, axis=-1)
             return jnp.where(temperature > 0, drawn, jnp.argmax(logits, axis=-1)).astype(jnp.int32)
@@ -429,12 +434,14 @@ def decode(
     branches = [pick(i) for i in range(len(c.classes))]
 
     def more(loop):
-        i, _, _, _, done, _ = loop
+        i, _, _, _, done, _, _ = loop
         return (i < count) & ~jnp.all(done)
 
     def write(loop):
-        i, state, caches, out, done, written = loop
-        token = jax.lax.switch(classes[i], branches, state, starts[i], jax.random.fold_in(key, i))  # (B,)
+        i, state, caches, out, done, written, follows = loop
+        token = jax.lax.switch(classes[i], branches, state, starts[i], jax.random.fold_in(key, i), follows)  # (B,)
+        if grammar is not None:
+            follows = grammar[follows, token]
         out = jax.lax.dynamic_update_slice_in_dim(out, token[:, None], i, 1)
         done = done | (token == stop)
         written = written + ~done
@@ -444,7 +451,7 @@ def decode(
         here = jnp.broadcast_to(at, (B, 1))
         mask = jnp.broadcast_to(jnp.arange(S) <= at, (B, 1, S))
         x, caches = _cached_body(c, params, x, here, mask, caches, at)
-        return i + 1, x[:, 0], caches, out, done, written
+        return i + 1, x[:, 0], caches, out, done, written, follows
 
     loop = (
         jnp.int32(0),
@@ -453,6 +460,7 @@ def decode(
         jnp.zeros((B, S), jnp.int32),
         jnp.zeros(B, bool),
         jnp.zeros(B, jnp.int32),
+        jnp.zeros(B, jnp.int32),
     )
-    _, _, _, out, _, written = jax.lax.while_loop(more, write, loop)
+    _, _, _, out, _, written, _ = jax.lax.while_loop(more, write, loop)
     return out, written

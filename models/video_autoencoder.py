@@ -28,7 +28,7 @@ from models.errors import InputError
 from models.io import dataclass_from_dict, fill, load_model
 from models.layers.convolution import VideoConv
 from models.layers.folding import fold_space, fold_time, unfold_space, unfold_time
-from models.layers.module import abstract, initialise
+from models.layers.module import abstract
 from models.signals import TIME_STRIDE, latent_steps
 
 KIND = "video_autoencoder"
@@ -222,7 +222,7 @@ def init(config: VideoAutoencoderConfig, key: jax.Array, linear: dict | None = N
     """Returns fresh parameters, nested dicts of arrays; ``linear`` is a start for the linear path
     (``principal_cells``).
     """
-    params = initialise(lambda rngs: VideoAutoencoder(config, rngs=rngs), key)
+    params = nnx.to_pure_dict(nnx.split(VideoAutoencoder(config, rngs=nnx.Rngs(key)))[1])
     if linear is not None:
         for side in ("encoder", "decoder"):
             params[side]["linear"] = {name: jnp.asarray(leaf) for name, leaf in linear[side].items()}

@@ -32,7 +32,7 @@ from flax import nnx
 from models.errors import InputError
 from models.labels import COLORS
 from models.layers.folding import fold_space, unfold_space
-from models.layers.module import abstract, initialise
+from models.layers.module import abstract
 from models.layers.video_attention import MODULATIONS, BlockPair
 
 KIND = "video_decoder"
@@ -279,7 +279,7 @@ def _graph(config: VideoDecoderConfig):
 
 def init(config: VideoDecoderConfig, key: jax.Array) -> dict:
     """Returns fresh parameters, nested dicts of arrays."""
-    return initialise(lambda rngs: VideoDecoder(config, rngs=rngs), key)
+    return nnx.to_pure_dict(nnx.split(VideoDecoder(config, rngs=nnx.Rngs(key)))[1])
 
 
 def predict_velocity(

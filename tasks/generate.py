@@ -19,6 +19,7 @@ from models.errors import InputError
 from models.io import dataclass_from_dict, fill, load_model
 from models.language_model import LanguageModelConfig, Sampling, decode, init_params
 from models.signals import TIME_STRIDE, grid_frames, latent_steps
+from tasks.grammar import Form, grammar_table
 from tasks.modalities import MODALITIES, STREAMS, Vocabulary, spans, unflatten
 from tasks.prompts import TextCodec, serialise, to_ids, unescape
 from tasks.registry import Source
@@ -114,9 +115,15 @@ def check_weights(trained: Mapping[str, str], found: Mapping[str, str], one: str
 
 
 def sample_window(
-    language: Language, known: Mapping[str, Content], want: str, window: Window, key: jax.Array, sampling: Sampling
+    language: Language,
+    known: Mapping[str, Content],
+    want: str,
+    window: Window,
+    key: jax.Array,
+    sampling: Sampling,
+    form: Form | None = None,
 ) -> tuple[Content, int]:
-    """Makes one modality on one window.
+    """Makes one modality on one window; a text that has a ``form`` follows it.
 
     Returns:
         (codes of the window, or the text; ids that were drawn).
@@ -156,6 +163,7 @@ def sample_window(
         key,
         np.float32(sampling.temperature),
         np.float32(sampling.top_p),
+        None if form is None else grammar_table(form, language.text.pieces(), vocabulary.eos),
     )
     count = int(written[0])
     drawn = np.asarray(out[0, :count])
@@ -172,6 +180,7 @@ def generate(
     *,
     seed: int = 0,
     sampling: Sampling | None = None,
+    form: Form | None = None,
 ) -> tuple[Content, int]:
     """Makes one modality for a clip.
 
@@ -183,6 +192,7 @@ def generate(
         frames: T = 4k + 1 video frames.
         seed: of the sampling.
         sampling: temperature and top_p.
+        form: what a text may say (``tasks.grammar``); None is anything.
 
     Returns:
         (codes as in token records, or text; ids that were drawn).
@@ -196,7 +206,7 @@ def generate(
     key = jax.random.fold_in(jax.random.key(seed), list(MODALITIES).index(want))
     if m.clock not in ("speech", "latent"):
         window = Window(0, steps) if want == "script" else window_at(0, steps, language.window)
-        return sample_window(language, known, want, window, key, sampling)
+        return sample_window(language, known, want, window, key, sampling, form if m.is_text else None)
     parts, total = [], 0
     windows = slide(steps, language.window)
     if want in known:
@@ -223,6 +233,7 @@ def run_chain(
     seed: int = 0,
     temperature: float = 1.0,
     top_p: float = 0.95,
+    forms: Mapping[str, Form] | None = None,
     progress: Callable[[str, int, float], None] | None = None,
 ) -> dict[str, Content]:
     """Makes every link of a chain, each from what is given and the links before it.
@@ -234,6 +245,7 @@ def run_chain(
         chain: modalities to make in order (``chains.parse_chain``); "video" is left to the decoder.
         frames: T = 4k + 1 video frames of the clip.
         seed, temperature, top_p: of the sampling.
+        forms: modality -> what its text may say; without one it may say anything.
         progress: called with (modality, ids drawn, seconds) after each link.
 
     Returns:
@@ -246,7 +258,10 @@ def run_chain(
         if want == "video":
             continue
         begin = time.monotonic()
-        content, count = generate(language, known, want, frames, seed=seed, sampling=Sampling(temperature, top_p))
+        form = (forms or {}).get(want)
+        content, count = generate(
+            language, known, want, frames, seed=seed, sampling=Sampling(temperature, top_p), form=form
+        )
         known[want] = made[want] = content
         if progress is not None:
             progress(want, count, time.monotonic() - begin)

@@ -33,6 +33,8 @@ class TextCodec(Protocol):
 
     def decode(self, ids: np.ndarray) -> str: ...
 
+    def pieces(self) -> list[str]: ...
+
 
 @dataclass(frozen=True)
 class Field:

@@ -1,6 +1,7 @@
 """Fixtures that every test folder shares."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,11 @@ def shared_models() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared models at {folder}")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_compiled_programs():
+    """Compiled programs of a finished module are of no use to the next one, and hold gigabytes in the end."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()

@@ -7,15 +7,16 @@ import jax
 import numpy as np
 
 
-def random_params(init: Callable[[jax.Array], Any], *, zero: tuple[str, ...] = (), seed: int = 0) -> Any:
+def random_params(init: Callable[[jax.Array], Any] | Any, *, zero: tuple[str, ...] = (), seed: int = 0) -> Any:
     """Fills what ``init`` would make: matrices of about unit gain, scales near 1, biases near 0.
 
     Args:
-        init: key -> parameters.
+        init: key -> parameters, or their shapes.
         zero: beginnings of dotted names that shall be zeros.
         seed: of the numbers.
     """
     rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(init, jax.random.key(0)) if callable(init) else init
 
     def fill(path, leaf):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
@@ -28,4 +29,4 @@ def random_params(init: Callable[[jax.Array], Any], *, zero: tuple[str, ...] = (
         fan_in = int(np.prod(leaf.shape[-4:-1])) if leaf.ndim >= 4 else leaf.shape[-2] if leaf.ndim >= 2 else 1
         return (rng.normal(size=leaf.shape) / np.sqrt(fan_in)).astype(leaf.dtype)
 
-    return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(init, jax.random.key(0)))
+    return jax.tree_util.tree_map_with_path(fill, shapes)

@@ -37,6 +37,9 @@ class ByteText:
         ids = np.asarray(ids)
         return bytes((ids[ids >= BYTES] - BYTES).astype(np.uint8)).decode(errors="replace")
 
+    def pieces(self) -> list[str]:
+        return [""] * BYTES + [chr(byte) if byte < 128 else "" for byte in range(256)]
+
 
 def vocabulary(codebooks=SMALL) -> Vocabulary:
     return Vocabulary.of_codebooks(codebooks, EOS)

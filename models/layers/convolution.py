@@ -6,11 +6,18 @@ outputs of its beginning: encoders and decoders of this project run on any lengt
 Letters: B batch, T time, H W space, C channels (I in, O out), k kernel, d dilation, s stride.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from models.layers.folding import fold_time, unfold_time
+
+
+def _kernel(shape: tuple[int, ...], zero: bool, rngs: nnx.Rngs) -> jax.Array:
+    """Normal with variance 1 / fan-in, or zeros."""
+    return jnp.zeros(shape) if zero else rngs.normal(shape) / math.sqrt(math.prod(shape[:-1]))
 
 
 class CausalConv1d(nnx.Module):
@@ -20,8 +27,7 @@ class CausalConv1d(nnx.Module):
         self, inputs: int, outputs: int, kernel: int, *, dilation: int = 1, zero: bool = False, rngs: nnx.Rngs
     ):
         self.dilation = dilation
-        initial = nnx.initializers.zeros_init() if zero else nnx.initializers.lecun_normal()
-        self.kernel = nnx.Param(initial(rngs.params(), (kernel, inputs, outputs)))
+        self.kernel = nnx.Param(_kernel((kernel, inputs, outputs), zero, rngs))
         self.bias = nnx.Param(jnp.zeros(outputs))
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -79,8 +85,7 @@ class VideoConv(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.time_kernel = time_kernel
-        initial = nnx.initializers.zeros_init() if zero else nnx.initializers.lecun_normal()
-        self.kernel = nnx.Param(initial(rngs.params(), (space_kernel, space_kernel, time_kernel * inputs, outputs)))
+        self.kernel = nnx.Param(_kernel((space_kernel, space_kernel, time_kernel * inputs, outputs), zero, rngs))
         self.bias = nnx.Param(jnp.zeros(outputs))
 
     def __call__(self, x: jax.Array) -> jax.Array:

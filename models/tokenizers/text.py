@@ -103,3 +103,17 @@ class TextTokenizer:
     def decode(self, codes: np.ndarray) -> str:
         """int (n,) -> str; control tokens give nothing."""
         return self._processor.decode([int(code) for code in np.asarray(codes).ravel()])
+
+    def pieces(self) -> list[str]:
+        """Returns what each id writes; nothing for control tokens and for bytes that are no character by themselves."""
+        return [self._piece(index) for index in range(self.codebook_sizes[0])]
+
+    def _piece(self, index: int) -> str:
+        processor = self._processor
+        if processor.is_control(index) or processor.is_unknown(index) or processor.is_unused(index):
+            return ""
+        piece = processor.id_to_piece(index)
+        if processor.is_byte(index):
+            value = int(piece[3:-1], 16)
+            return chr(value) if value < 128 else ""
+        return piece.replace("\u2581", " ")

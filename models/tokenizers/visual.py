@@ -122,7 +122,7 @@ class Decoder(nnx.Module):
         self.stem = VideoConv(config.bits, config.widths[-1], time_kernel=config.time_kernel, rngs=rngs)
         if config.grid[0]:
             # As large as what it is added to: at zero it would be learnt too late to help.
-            self.place = nnx.Param(jax.random.normal(rngs.params(), (*config.grid, config.widths[-1])))
+            self.place = nnx.Param(rngs.normal((*config.grid, config.widths[-1])))
         self.stages = nnx.List(
             [nnx.List([Block(w, config, rngs=rngs) for _ in range(config.blocks)]) for w in config.widths]
         )

@@ -101,6 +101,31 @@ class Clip:
     script_confidence: float
 
 
+def description_form() -> list[tuple[str, ...]]:
+    """Returns every text that ``describe`` can write, as a sequence of choices of which none begins another."""
+    slots: list[tuple] = []
+    values: dict = {}
+    for field in DESCRIPTION_FIELDS:
+        marks = {}
+        for name, allowed in field.attributes.items():
+            is_range = isinstance(allowed[0], int)
+            slots.append((*(range(allowed[0], allowed[1] + 1) if is_range else allowed), UNKNOWN))
+            marks[name] = "?"
+        values[field.name] = marks.get("value", marks)
+    first, *between = _compact(values).split('"?"')
+    form: list[tuple[str, ...]] = [(first,)]
+    for choices, literal in zip(slots, between, strict=True):
+        # A number may begin another one; with the mark that follows it, it does not.
+        form.append(tuple(_compact(choice) + literal[0] for choice in choices))
+        if literal[1:]:
+            form.append((literal[1:],))
+    return form
+
+
+def _compact(value) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
 def describe(clip: Clip) -> str:
     """Describes a clip: JSON text of DESCRIPTION_FIELDS in their order, compact and validated."""
     samples = _samples(clip)
@@ -119,7 +144,7 @@ def describe(clip: Clip) -> str:
         "scene": _scene(clip),
         "voice": _voice(clip),
     }
-    text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+    text = _compact(values)
     validate_description(text)
     return text
 

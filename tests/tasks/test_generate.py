@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -60,6 +61,16 @@ def test_every_modality_comes_with_the_shape_of_its_clip_and_valid_codes(languag
 def test_text_is_text_within_its_limit(language, clip):
     text, count = generate(language, {"image": clip["image"]}, "description", FRAMES)
     assert isinstance(text, str) and 0 <= count <= generation.MAX_TEXT
+
+
+def test_a_text_follows_its_form(language, clip):
+    form = [('{"hair":',), ('"black"', '"brown"'), (',"blinks":',), tuple(f"{n}}}" for n in range(20))]
+    given = {"image": clip["image"]}
+    made = {generate(language, given, "description", FRAMES, seed=seed, form=form)[0] for seed in range(3)}
+    for text in made:
+        values = json.loads(text)
+        assert values["hair"] in ("black", "brown") and values["blinks"] in range(20)
+    assert len(made) > 1
 
 
 def test_the_seed_decides(language, clip):

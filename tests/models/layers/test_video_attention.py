@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.layers.module import abstract, initialise
+from models.layers.module import abstract
 from models.layers.video_attention import BlockPair, attend, from_windows, to_windows
 from tests.random_params import random_params
 
@@ -34,8 +34,8 @@ def pair_output(x, condition, mask):
 
     from flax import nnx
 
-    graph, _ = abstract(build)
-    pair = nnx.merge(graph, random_params(lambda key: initialise(build, key)))
+    graph, shapes = abstract(build)
+    pair = nnx.merge(graph, random_params(shapes))
     vector = jnp.ones((1, 16))
     modulation = 0.5 * jnp.ones((1, 96))
     spatial = pair.spatial(x, vector, modulation, side=2, steps=1, condition=condition, condition_mask=mask)

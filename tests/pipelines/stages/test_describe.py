@@ -16,6 +16,7 @@ from pipelines.stages.describe import (
     colour_names,
     count_blinks,
     describe,
+    description_form,
     hair_colour,
     head_angles,
     mouth_opening,
@@ -185,3 +186,16 @@ def test_description_is_compact_json_and_checked(model):
         validate_description(json.dumps(values))
     with pytest.raises(InputError, match="not JSON"):
         validate_description("{")
+
+
+def test_the_form_says_what_a_description_may_be(model):
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        text = "".join(part[rng.integers(len(part))] for part in description_form())
+        assert validate_description(text)
+    # What the captioner writes is one of them.
+    rest = describe(painted_clip(model))
+    for part in description_form():
+        (choice,) = [text for text in part if rest.startswith(text)]
+        rest = rest[len(choice) :]
+    assert rest == ""
