@@ -18,10 +18,13 @@ import numpy as np
 from models.face.camera import MODEL_TO_CAMERA
 from models.face.model import FaceModel
 from models.labels import LABEL_INDEX, NUM_LABELS
-from pipelines.stages.face_points import FaceState, face_points
+from pipelines.stages.face_points import FacePoints, FaceState, face_points, vertex_normals
 from pipelines.stages.gauss_newton import Normal, normal_equations
 
 _SKIN = ("face", "nose")
+# How many points of these classes are added to the model's dense ones: their edges say where brows, lips and lids are.
+_FEATURES = {"brows": 48, "lips": 48, "lashes": 24, "nostrils": 8}
+_UNDER_BROWS = 0.003  # metres: skin that the brows cover has their colour
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class PhotometricConfig:
     """Attributes: rounds: how often albedo and light are estimated anew, per level; 0 leaves the term out; steps:
     Gauss-Newton steps a round; levels: halvings of the picture, coarse to fine; sigma: colour difference (0..1) beyond
     which a point is doubted; weight: of the term; landmark_weight: of the landmarks beside it; own_albedo: how far a
-    point's albedo may leave its class's.
+    point's albedo may leave its class's; feature_weight: of brows, lips and lids against skin; ridge: on the light.
     """
 
     rounds: int = 2
@@ -39,6 +42,7 @@ class PhotometricConfig:
     weight: float = 0.3
     landmark_weight: float = 0.5
     own_albedo: float = 0.3
+    feature_weight: float = 2.0
     ridge: float = 1e-2
 
 
@@ -120,14 +124,47 @@ def estimate_appearance(colours, basis, weight, classes, skin, own_albedo: float
     return light, albedo
 
 
+def colour_points(model: FaceModel) -> FacePoints:
+    """Returns the points whose colours are compared: the model's dense points that nothing covers, and more on brows,
+    lips, lashes and nostrils (where the model has such labels), spread evenly.
+    """
+    dense = model.dense_model().vertices
+    brows = model.vertices[model.labels == LABEL_INDEX["brows"]]
+    apart = np.linalg.norm(dense[:, None] - brows[None], axis=-1).min(1) if len(brows) else np.full(len(dense), np.inf)
+    seen = apart > _UNDER_BROWS
+    faces, corners = [model.dense_faces[seen]], [model.dense_barycentric[seen]]
+    normals = vertex_normals(model)
+    for name, count in _FEATURES.items():
+        own = (model.labels[model.faces] == LABEL_INDEX[name]).all(1)
+        front = normals[model.faces].mean(1)[:, 2] > 0.3
+        found = np.flatnonzero(own & front)
+        chosen = found[_spread(model.vertices[model.faces[found]].mean(1), count)]
+        faces.append(chosen.astype(np.int32))
+        corners.append(np.full((len(chosen), 3), 1 / 3, np.float32))
+    return face_points(model, np.concatenate(faces), np.concatenate(corners))
+
+
+def _spread(points: np.ndarray, count: int) -> np.ndarray:
+    """Returns indices of up to ``count`` points, each the farthest from those before it."""
+    if len(points) <= count:
+        return np.arange(len(points))
+    chosen, distance = [0], np.linalg.norm(points - points[0], axis=1)
+    for _ in range(count - 1):
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
+    return np.array(chosen)
+
+
 def photometric_term(model: FaceModel, config: PhotometricConfig):
     """Returns the term as ``term(state, images, scale, mask, camera) -> rows``, where ``rows(state) -> (Normal,
     mean colour difference per frame (T,))`` and the appearance is estimated once, at the first state.
     """
     import jax.numpy as jnp
 
-    points = face_points(model, model.dense_faces, model.dense_barycentric)
+    points = colour_points(model)
     labels = points.model.labels
+    is_feature = np.isin(labels, [LABEL_INDEX[name] for name in _FEATURES])
+    importance = config.weight * np.where(is_feature, config.feature_weight, 1.0).astype(np.float32)
     classes = jnp.asarray(np.eye(NUM_LABELS, dtype=np.float32)[labels])
     is_skin = np.isin(labels, [LABEL_INDEX[name] for name in _SKIN])
     skin = jnp.asarray((is_skin if is_skin.any() else np.ones(len(labels))).astype(np.float32))
@@ -152,7 +189,7 @@ def photometric_term(model: FaceModel, config: PhotometricConfig):
             seen, colours, slope, normals, visible = look(state, images, scale, camera)
             gap = colours - albedo * jnp.clip(harmonics(normals) @ light, 0.02, None)
             squared = (gap**2).mean(-1) / config.sigma**2
-            trust = config.weight * visible / (1 + squared) ** 2 / config.sigma**2
+            trust = importance * visible / (1 + squared) ** 2 / config.sigma**2
             # Three colours at a point say: move by ``wish`` along the two axes, with this information (2, 2).
             information = jnp.einsum("tk,tkih,tkjh->tkij", trust, slope, slope)
             wish = -jnp.einsum("tk,tkih,tkh->tki", trust, slope, gap)
