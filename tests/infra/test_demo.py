@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from infra.demo import TOKENIZER_JOBS, DemoConfig, demo, estimate, plan, render_table, write_given
+from infra.demo import EXPECTED_SECONDS, TOKENIZER_JOBS, DemoConfig, demo, estimate, plan, render_table, write_given
 from models.errors import InputError
 from pipelines.beam import RunnerOptions
 from pipelines.dataset import ANNOTATIONS, Dataset, error_record, shard_name, update_manifest, write_shard
@@ -34,8 +34,10 @@ def test_plan_is_the_whole_road_in_order():
 
 def test_estimate_follows_the_pace_so_far():
     names = ["synthesize", "curate", "report"]
-    assert estimate({}, names) == 120
-    assert estimate({"synthesize": {"seconds": 120}}, names) == pytest.approx(2 * 60)
+    first, *rest = (EXPECTED_SECONDS[name] for name in names)
+    assert estimate({}, names) == first + sum(rest)
+    # Twice as slow so far: twice as long for what is left.
+    assert estimate({"synthesize": {"seconds": 2 * first}}, names) == pytest.approx(2 * sum(rest))
     assert estimate({name: {"seconds": 1} for name in names}, names) == 0
 
 
