@@ -92,7 +92,7 @@ class DinoConfig:
 
 
 def _dense(rngs: nnx.Rngs, inputs: int, outputs: int) -> nnx.Param:
-    return nnx.Param(0.02 * jax.random.truncated_normal(rngs.params(), -2, 2, (inputs, outputs)))
+    return nnx.Param(0.02 * jnp.clip(rngs.normal((inputs, outputs)), -2, 2))
 
 
 class LayerNorm(nnx.Module):
@@ -158,7 +158,7 @@ class Dino(nnx.Module):
         width = config.width
 
         def normal(*shape):
-            return nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
+            return nnx.Param(0.02 * rngs.normal(shape))
 
         self.patch_kernel = _dense(rngs, config.patch**2 * 3, width)
         self.patch_bias = nnx.Param(jnp.zeros(width))

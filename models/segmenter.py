@@ -12,6 +12,7 @@ Letters: B pictures, R windows of a picture, H W pixels, S side of a map, C chan
 
 import functools
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,9 +93,9 @@ class Conv(nnx.Module):
     """Convolution of pictures, (B, H, W, I) -> (B, H, W, O)."""
 
     def __init__(self, inputs: int, outputs: int, side: int = 3, *, gain: float = 1.0, rngs: nnx.Rngs):
-        initial = nnx.initializers.variance_scaling(gain, "fan_in", "truncated_normal") if gain else jnp.zeros
         shape = (side, side, inputs, outputs)
-        self.kernel = nnx.Param(initial(rngs.params(), shape) if gain else jnp.zeros(shape))
+        start = rngs.normal(shape) * math.sqrt(gain / math.prod(shape[:-1])) if gain else jnp.zeros(shape)
+        self.kernel = nnx.Param(start)
         self.bias = nnx.Param(jnp.zeros(outputs))
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -1,6 +1,6 @@
 """The 21-class segmenter.
 
-EMBEDDED: the one that the repository carries (models/embedded/segmenter), two U-Nets of 1.9 million parameters, made by::
+EMBEDDED: the one to carry along (models/embedded/segmenter), two U-Nets of 1.9 million parameters, made by::
 
     archon synthesize --clips 240 --seed 100 --size 768 --output corpus
     archon train segmenter --preset embedded --source truth=corpus --source landmarks=DATASET --workdir W

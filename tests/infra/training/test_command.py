@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from models.io import load_model
+from tests.corpus_clip import write_clip
 from tests.infra.training.synthetic import write_dataset
 
 
@@ -41,8 +42,9 @@ def test_dry_run_prints_the_config_without_data():
     assert "batch=7" in made.stdout and "codes=1024" in made.stdout
 
 
-def test_sources_are_for_the_segmenter():
-    made = archon("segmenter", "--preset", "embedded", "--source", "truth=a", "--source", "mesh=b:c", "--dry-run")
+def test_sources_are_for_the_segmenter(tmp_path):
+    write_clip(tmp_path, seed=7, index=0)
+    made = archon("segmenter", "--preset", "embedded", "--source", f"truth={tmp_path}", "--dry-run")
     assert made.returncode == 0, made.stderr
     assert "CompactConfig" in made.stdout
     other = archon("pose", "--source", "truth=a", "--dry-run")
