@@ -25,7 +25,7 @@ from pipelines.dataset import (
     write_shard,
 )
 from pipelines.inspect import write_video
-from pipelines.stages.describe import validate_description
+from pipelines.stages.description_schema import validate_description
 from pipelines.stages.face_fit import FitConfig
 
 FRAMES = 13
