@@ -183,7 +183,7 @@ def _encode(signals: Signals, tokenizers: _Tokenizers) -> None:
 
 def _run_chain(config: GenerateConfig, chain: tuple[str, ...], signals: Signals) -> dict[str, tuple[int, float]]:
     """Lets the language model make every link but the video; returns name -> (tokens, seconds)."""
-    from pipelines.stages.describe import description_form
+    from pipelines.stages.description_schema import description_form
     from tasks.generate import run_chain
 
     counts: dict[str, tuple[int, float]] = {}

@@ -26,7 +26,7 @@ from pipelines.dataset import (
     write_shard,
 )
 from pipelines.inspect import write_video
-from pipelines.stages.describe import validate_description
+from pipelines.stages.description_schema import validate_description
 from pipelines.stages.face_fit import FitConfig
 from pipelines.stages.segment_network import NetworkConfig
 from tests.random_params import random_params

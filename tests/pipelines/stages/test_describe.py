@@ -5,22 +5,23 @@ import json
 import numpy as np
 import pytest
 
-from models.errors import InputError
 from models.face.camera import default_camera, project
 from models.face.model import deform, load_face_model
 from models.labels import LABEL_INDEX
 from pipelines.stages.describe import (
-    DESCRIPTION_FIELDS,
-    UNKNOWN,
     Clip,
     colour_names,
     count_blinks,
     describe,
-    description_form,
     hair_colour,
     head_angles,
     mouth_opening,
     skin_tone,
+)
+from pipelines.stages.description_schema import (
+    DESCRIPTION_FIELDS,
+    UNKNOWN,
+    description_form,
     validate_description,
 )
 
@@ -178,24 +179,9 @@ def test_description_is_compact_json_and_checked(model):
     text = describe(painted_clip(model))
     values = json.loads(text)
     assert list(values) == [field.name for field in DESCRIPTION_FIELDS] and len(text) < 1200
-    values["hair"]["colour"] = "invisible"
-    with pytest.raises(InputError, match="hair.colour"):
-        validate_description(json.dumps(values))
-    del values["hair"]
-    with pytest.raises(InputError, match="fields"):
-        validate_description(json.dumps(values))
-    with pytest.raises(InputError, match="not JSON"):
-        validate_description("{")
-
-
-def test_the_form_says_what_a_description_may_be(model):
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        text = "".join(part[rng.integers(len(part))] for part in description_form())
-        assert validate_description(text)
-    # What the captioner writes is one of them.
-    rest = describe(painted_clip(model))
+    # It is one of the texts that the form allows.
+    rest = text
     for part in description_form():
-        (choice,) = [text for text in part if rest.startswith(text)]
+        (choice,) = [choice for choice in part if rest.startswith(choice)]
         rest = rest[len(choice) :]
     assert rest == ""
