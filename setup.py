@@ -75,6 +75,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.12",
+    package_data={"models.embedded.landmark_refiner": ["*"]},
     packages=find_namespace_packages(include=["pipelines*", "models*", "tasks*", "infra*"]),
     install_requires=CORE,
     extras_require=EXTRAS,
