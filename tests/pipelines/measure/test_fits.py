@@ -96,7 +96,7 @@ def test_truth_is_cut_and_turned_with_the_crop(model):
     points = points + [0, 0, np.linalg.norm(pose[0, 3:])]
     again = points[:, :2] / points[:, 2:] * focal
     ours = truth["landmarks"][0] - truth["landmarks"][0].mean(0)
-    assert np.abs(again - again.mean(0) - ours).max() < 1.0
+    assert np.abs(again - again.mean(0) - ours).max() < 2.0  # off-axis, pixels are a little wider
 
 
 def test_the_command_asks_for_something_to_measure():
