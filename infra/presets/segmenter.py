@@ -1,6 +1,6 @@
 """The 21-class segmenter.
 
-EMBEDDED: the one that the repository carries (models/embedded/segmenter), two U-Nets of 1.9 million parameters, made by::
+EMBEDDED: what the repository carries (models/embedded/segmenter), two U-Nets of 1.9 million parameters, made by::
 
     archon synthesize --clips 240 --seed 100 --size 768 --output corpus
     archon train segmenter --preset embedded --source truth=corpus --source landmarks=DATASET --workdir W
@@ -10,7 +10,7 @@ EMBEDDED: the one that the repository carries (models/embedded/segmenter), two U
         --card models/embedded/segmenter/CARD.md
 
 DATASET is real clips (`archon curate`). Frames of 768 pixels because labels have half a frame's size: of 512 they would
-be coarser than the crop. A step takes about 0.8 s on two free cores, 1.5 s on one: one to two hours.
+be coarser than the crop. On one busy 2.5 GHz core a step took 2 s.
 
 TINY: the same, narrow and short, for tests. PAPER: DINOv2 ViT-B/14 (the paper's backbone; size not published) under a
 multi-layer head; needs its weights: ``--set backbone_weights=dinov2_vitb14_pretrain.pth``.
