@@ -50,6 +50,9 @@ EXTRAS = {
         "matplotlib>=3.9",
         "scipy>=1.14",
         "numba>=0.61",
+        # The segmenter's pictures are decoded, warped and augmented while it trains.
+        "opencv-contrib-python>=4.10",
+        "av>=14",
     ],
     "tpu": ["jax[tpu]>=0.10.2,<0.11"],
     # TensorFlow: reads our records as tf.train.Example; only the tests need it.
@@ -61,6 +64,8 @@ EXTRAS = {
         "ruff>=0.14",
         "pre-commit>=4",
         "gcp-storage-emulator>=2024.8",
+        # The reference of models/dinov2.py; weights are never loaded with it.
+        "transformers>=5.20",
     ],
 }
 EXTRAS["all"] = sorted({name for role in ("pipelines", "train", "tensorflow", "dev") for name in EXTRAS[role]})
@@ -75,7 +80,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.12",
-    package_data={"models.embedded.landmark_refiner": ["*"]},
+    package_data={"models.embedded.landmark_refiner": ["*"], "models.embedded.segmenter": ["*"]},
     packages=find_namespace_packages(include=["pipelines*", "models*", "tasks*", "infra*"]),
     install_requires=CORE,
     extras_require=EXTRAS,

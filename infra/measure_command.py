@@ -17,6 +17,10 @@ MEASURES = {
         "pipelines.measure.fits",
         "3DMM fits: against the truth of synthetic clips, and against the landmarks of real ones",
     ),
+    "segmentation": (
+        "pipelines.measure.segmentation",
+        "the 21 classes: IoU on rendered people and with a face mesh on real clips, flicker, rate; the model card",
+    ),
 }
 
 

@@ -34,6 +34,8 @@ LABELS = (
 )
 NUM_LABELS = len(LABELS)
 LABEL_INDEX = {name: index for index, name in enumerate(LABELS)}
+# The set of all classes as bits, class k is bit k: what is known of a pixel of which nothing is known.
+EVERY_LABEL = (1 << NUM_LABELS) - 1
 
 # Points of the grid {0, 128, 255}^3: any two of these colours are at least 127 apart in RGB
 # (tests/models/test_labels.py holds this).
@@ -63,6 +65,11 @@ COLORS = np.array(
     ],
     dtype=np.uint8,
 )
+
+
+def label_set(*names: str) -> int:
+    """Returns classes as bits: what a label source says of a pixel that is one of these."""
+    return sum(1 << LABEL_INDEX[name] for name in dict.fromkeys(names))
 
 
 def labels_to_colors(labels: np.ndarray) -> np.ndarray:

@@ -45,13 +45,16 @@ class RefinerConfig:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Refiner:
-    """Attributes: mean (68, 2): the mean landmarks; down (stages, D, R), up (stages, R, 136), bias (stages, 136)."""
+    """Attributes: mean (68, 2): the mean landmarks; down (stages, D, R), up (stages, R, 136), bias (stages, 136);
+    weights_sha256: of the file that it was read from.
+    """
 
     config: RefinerConfig
     mean: np.ndarray
     down: np.ndarray
     up: np.ndarray
     bias: np.ndarray
+    weights_sha256: str = ""
 
     def refine(self, frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         """Returns the landmarks after all steps.
@@ -246,7 +249,8 @@ def save_refiner(directory, refiner: Refiner, extra: dict) -> None:
 def load_refiner(directory: str | None = None) -> Refiner:
     """Returns a refiner; without a directory, the embedded one. InputError if the directory holds another kind."""
     path = EMBEDDED if directory is None else directory
-    kind, config, arrays, _ = load_model(path)
+    kind, config, arrays, meta = load_model(path)
     if kind != KIND:
         raise InputError(f"{path}: expected a {KIND}, found a {kind}")
-    return Refiner(RefinerConfig(**config), **{name: np.asarray(value, np.float32) for name, value in arrays.items()})
+    arrays = {name: np.asarray(value, np.float32) for name, value in arrays.items()}
+    return Refiner(RefinerConfig(**config), **arrays, weights_sha256=meta.weights_sha256)

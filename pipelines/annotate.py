@@ -42,6 +42,7 @@ from pipelines.dataset import (
 )
 from pipelines.stages.face_fit import LANDMARKS_ONLY, PIXELS, FaceFit, FitConfig
 from pipelines.stages.segment import SegmentConfig
+from pipelines.stages.segment_network import NetworkConfig
 from pipelines.stages.speech import SpeechConfig
 
 JOB = "annotate"
@@ -74,7 +75,8 @@ class AnnotateConfig:
     """``columns`` to make, ``backends`` as (column, name) pairs where not the default, and the settings of the stages.
 
     ``face_model`` is a path to a face model as models.face.model.load_face_model reads it, with its companions and its
-    trust in pickled code; None is the embedded head.
+    trust in pickled code; None is the embedded head. ``segmenter`` is the directory of a trained segmenter; None is the
+    embedded one.
     """
 
     dataset: str
@@ -86,6 +88,8 @@ class AnnotateConfig:
     allow_pickle_code: bool = False
     fit: FitConfig = field(default_factory=FitConfig)
     segment: SegmentConfig = field(default_factory=SegmentConfig)
+    segmenter: str | None = None
+    network: NetworkConfig = field(default_factory=NetworkConfig)
     speech: SpeechConfig = field(default_factory=SpeechConfig)
 
 
@@ -122,9 +126,34 @@ def _fit(clip: Record, _: dict, config: AnnotateConfig, backend: str) -> dict[st
     }
 
 
-def _semantics(clip: Record, columns: dict, config: AnnotateConfig, backend: str) -> dict[str, Record]:
-    from pipelines.stages.segment import segment_clip
+@functools.lru_cache(maxsize=1)
+def _segmenter(directory: str | None):
+    from models.segmenter import SegmenterModel
 
+    return SegmenterModel(directory)
+
+
+def refiner_sha256() -> str:
+    """What identifies the embedded landmark refiner."""
+    from models.landmark_refiner import load_refiner
+
+    return load_refiner().weights_sha256
+
+
+def _segmenter_sha256(directory: str | None) -> str:
+    from models.segmenter import segmenter_sha256
+
+    return segmenter_sha256(directory)
+
+
+def _semantics(clip: Record, columns: dict, config: AnnotateConfig, backend: str) -> dict[str, Record]:
+    from pipelines.stages import segment, segment_network
+    from pipelines.stages.steadiness import label_flicker
+
+    frames, landmarks = _frames(clip), clip["landmarks"]
+    if backend == segment_network.BACKEND:
+        labels = segment_network.segment_clip(frames, landmarks, _segmenter(config.segmenter), config.network)
+        return {"semantics": {"labels": labels, "backend": backend, "flicker": label_flicker(frames, labels)}}
     fit = FaceFit(
         columns["shape"]["shape"],
         columns["expression"]["expression"],
@@ -133,8 +162,8 @@ def _semantics(clip: Record, columns: dict, config: AnnotateConfig, backend: str
         columns["pose"]["reprojection_error"],
         0.0,
     )
-    labels = segment_clip(_frames(clip), clip["landmarks"], fit, _face_model(config), config.segment)
-    return {"semantics": {"labels": labels, "backend": backend}}
+    labels = segment.segment_clip(frames, landmarks, fit, _face_model(config), config.segment)
+    return {"semantics": {"labels": labels, "backend": backend, "flicker": label_flicker(frames, labels)}}
 
 
 def _speech(clip: Record, _: dict, config: AnnotateConfig, backend: str) -> dict[str, Record]:
@@ -187,8 +216,8 @@ def _image(clip: Record, _: dict, config: AnnotateConfig, backend: str) -> dict[
 
 # In the order in which they run.
 ANNOTATORS = (
-    Annotator(("shape", "expression", "pose"), (), (PIXELS, LANDMARKS_ONLY), _fit, version=2),
-    Annotator(("semantics",), ("shape", "expression", "pose"), ("geometry",), _semantics),
+    Annotator(("shape", "expression", "pose"), (), ("landmark-gauss-newton",), _fit),
+    Annotator(("semantics",), ("shape", "expression", "pose"), ("geometry", "network"), _semantics, version=2),
     Annotator(("image",), (), ("first-frame",), _image),
     Annotator(("speech",), (), ("silero", "energy"), _speech),
     Annotator(("script",), ("speech",), ("pocketsphinx",), _script),
@@ -238,7 +267,8 @@ class AnnotateShard:
             for column in annotator.columns
         )
         errors = [row[annotator.name]["error"] for row in rows if row[annotator.name]["error"]]
-        return StepResult(files, {"clips": len(rows), "errors": errors})
+        frames = sum(clips[k]["num_frames"] for k in range(len(clips)) if not clips[k]["error"])
+        return StepResult(files, {"clips": len(rows), "frames": frames, "errors": errors})
 
 
 def annotate_clip(
@@ -314,8 +344,11 @@ def annotate(config: AnnotateConfig, runner: RunnerOptions | None = None) -> dic
             "backend": backends[item.name],
             "version": item.version,
             "config": prints[item.name],
-            "weights": _weights(item, config),
+            "weights": _weights(item, config, backends[item.name]),
         }
+        seconds = sum(marker["seconds"] for marker in made)
+        rate = sum(marker["summary"].get("frames", 0) for marker in made) / max(seconds, 1e-9)
+        print(f"annotate: {item.name}: {rate:.1f} frames/s", flush=True)
         errors = [text for marker in made for text in marker["summary"]["errors"]]
         for column in item.columns:
             infos = [info for info in files if info.path.startswith(f"{column}/")]
@@ -323,7 +356,8 @@ def annotate(config: AnnotateConfig, runner: RunnerOptions | None = None) -> dic
             summary[column] = {
                 "clips": sum(info.count for info in infos),
                 "errors": len(errors),
-                "seconds": round(sum(marker["seconds"] for marker in made), 2),
+                "seconds": round(seconds, 2),
+                "frames_per_second": round(rate, 2),
                 "made_with": item.name,
             }
         for text in errors:
@@ -344,7 +378,10 @@ def plan_steps(
     """Returns the steps of the wanted annotators, and each one's fingerprint: of its inputs, backend and settings."""
     manifest = dataset.manifest()["columns"]
     made_by = {column: item for item in wanted for column in item.columns}
-    settings = {"shape": (config.fit,), "semantics": (config.segment,), "speech": (config.speech,)}
+    by_network = backends.get("semantics") == "network"
+    segment = (config.network, _segmenter_sha256(config.segmenter)) if by_network else (config.segment,)
+    fit = (config.fit, refiner_sha256()) if backends.get("shape") == PIXELS else (config.fit,)
+    settings = {"shape": fit, "semantics": segment, "speech": (config.speech,)}
     clips = dataset.shard_infos("clips")
     clip_print = fingerprint([(info.path, info.sha256) for info in clips])
     steps: list[Step] = []
@@ -367,7 +404,8 @@ def plan_steps(
             # What it was made by, not its bytes: the same print as when both are made in one run.
             upstream[column] = manifest[column]["producer"]["config"]
             inputs[column] = tuple(dataset.shards(column))
-        face_model = (config.face_model, model_hash(config)) if set(item.columns) & _USES_FACE_MODEL else ()
+        uses_face_model = set(item.columns) & _USES_FACE_MODEL and not (by_network and item.name == "semantics")
+        face_model = (config.face_model, model_hash(config)) if uses_face_model else ()
         prints[item.name] = fingerprint(
             item.name, item.version, backends[item.name], settings.get(item.name, ()), face_model, upstream
         )
@@ -393,10 +431,14 @@ def model_hash(config: AnnotateConfig) -> str:
     return " ".join(sums)
 
 
-def _weights(item: Annotator, config: AnnotateConfig) -> str:
+def _weights(item: Annotator, config: AnnotateConfig, backend: str) -> str:
     """Where the numbers behind a column come from: a file's checksum or a package's version."""
     from importlib.metadata import version
 
+    if item.name == "semantics" and backend == "network":
+        return f"segmenter {_segmenter_sha256(config.segmenter)}"
+    if backend == PIXELS:
+        return f"face model {model_hash(config)}, landmark refiner {refiner_sha256()}"
     if set(item.columns) & _USES_FACE_MODEL:
         return f"face model {model_hash(config)}"
     packages = {"script": "pocketsphinx", "speech": "silero-vad"}
@@ -423,6 +465,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 examples:
   archon annotate --dataset dataset
   archon annotate --dataset dataset --columns script,description --runner in-process
+  archon annotate --dataset dataset --columns semantics --backend semantics=network --segmenter W/models/segmenter
   archon annotate --dataset gs://bucket/dataset --backend speech=energy --runner dataflow --beam-arg=--project=P"""
     parser.add_argument("--dataset", required=True, metavar="DATASET", help="a dataset made by `archon curate`")
     parser.add_argument("--columns", default=",".join(ANNOTATIONS), metavar="A,B", help="default: all of them")
@@ -446,6 +489,9 @@ examples:
         action="store_true",
         help="let a face model's pickle run code of its own: only for files that you trust",
     )
+    parser.add_argument(
+        "--segmenter", metavar="DIR", help="a trained segmenter for semantics=network (default: the embedded one)"
+    )
     add_runner_arguments(parser)
 
 
@@ -459,5 +505,6 @@ def run(args: argparse.Namespace) -> dict:
         args.face_landmarks,
         args.face_masks,
         args.allow_pickle_code,
+        segmenter=args.segmenter,
     )
     return annotate(config, runner_options(args))

@@ -43,7 +43,7 @@ COLUMN_FIELDS: dict[str, tuple[str, ...]] = {
     "shape": ("shape", "camera", "face_model"),
     "expression": ("expression",),
     "pose": ("pose", "reprojection_error"),
-    "semantics": ("labels", "backend"),
+    "semantics": ("labels", "backend", "flicker"),  # flicker: share of still pixels that change their label
     "description": ("description", "backend"),
     "script": ("text", "words", "language", "confidence", "backend"),
     "speech": ("audio", "gain_db", "activity", "pitch_hz", "backend"),

@@ -5,7 +5,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infra.training.jobs import JOBS, PRESETS, TEXT, build_job, parse_overrides
+from infra.training.jobs import JOBS, PRESETS, SEGMENTER, TEXT, build_job, parse_overrides
 from models.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,12 +18,21 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.epilog = """examples:
   archon train speech --dataset D --workdir W/models/speech
   archon train language --dataset D --tokenizers W/models --workdir W/models/language --steps 500
+  archon train segmenter --preset embedded --source truth=corpus --source landmarks=D --workdir W/models/segmenter
   archon train speech --preset paper --dry-run"""
     parser.add_argument("name", choices=[TEXT, *JOBS], help="what to train")
     parser.add_argument("--preset", choices=PRESETS, default="tiny", help="hyperparameters (default: tiny)")
     parser.add_argument("--dataset", type=Path, help="the dataset's directory")
     parser.add_argument("--workdir", type=Path, help="the job's directory: checkpoints, log and the trained model")
     parser.add_argument("--tokenizers", type=Path, help="the directory that holds the trained tokenizers' directories")
+    parser.add_argument(
+        "--source",
+        action="append",
+        default=[],
+        metavar="KIND=PATH",
+        help="segmenter only: labelled pictures: truth=CORPUS, celebamask=FOLDER, landmarks=DATASET, "
+        "mesh=DATASET:FILE.task; may be repeated",
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a config field")
     parser.add_argument("--steps", type=int, help="override the number of steps")
     parser.add_argument("--seed", type=int, default=0)
@@ -33,9 +42,15 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict:
     overrides = parse_overrides(args.set)
+    if args.source:
+        if args.name != SEGMENTER:
+            raise InputError(f"train: --source is for the {SEGMENTER}; {args.name} takes --dataset")
+        if any("," in source for source in args.source):
+            raise InputError("train: --source: a path with a comma cannot be given")
+        overrides["sources"] = ",".join(args.source)
     if not args.dry_run:
         for flag in ("dataset", "workdir"):
-            if getattr(args, flag) is None:
+            if getattr(args, flag) is None and not (flag == "dataset" and args.source):
                 raise InputError(f"train: --{flag} is needed")
     if args.name == TEXT:
         from infra.training.tokenizer_jobs import text_config, train_text
@@ -77,7 +92,7 @@ def train_named(
     name: str,
     *,
     preset: str = "tiny",
-    dataset: Path,
+    dataset: Path | None,
     workdir: Path,
     tokenizers: Path | None = None,
     overrides: dict[str, str] | None = None,
@@ -92,6 +107,9 @@ def train_named(
     """
     from infra.training.loop import train
 
+    if name == SEGMENTER:
+        # Its pictures are decoded and labelled once; they live with the run.
+        overrides = {"cache": str(Path(workdir) / "examples"), **(overrides or {})}
     built = build_job(
         name, preset=preset, dataset=dataset, tokenizers=tokenizers, overrides=overrides, steps=steps, seed=seed
     )

@@ -22,12 +22,14 @@ JOBS = {
     "shape": "infra.training.tokenizer_jobs:build_shape",
     "expression": "infra.training.tokenizer_jobs:build_expression",
     "pose": "infra.training.tokenizer_jobs:build_pose",
+    "segmenter": "infra.training.segmenter_job:build",
     "language": "infra.training.language_job:build",
     "decoder": "infra.training.decoder_job:build",
 }
 TEXT = "text"  # SentencePiece is fitted in one go, not by the loop: see ``infra.training.tokenizer_jobs.train_text``
+SEGMENTER = "segmenter"  # takes labelled pictures of several kinds, not only a dataset
 TOKENIZERS = ("text", "speech", "image", "semantic", "shape", "expression", "pose")
-PRESETS = ("tiny", "paper")
+PRESETS = ("tiny", "embedded", "paper")
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def build_job(
 
     Args:
         name: a key of ``JOBS``.
-        preset: "tiny" or "paper", from ``infra/presets``.
+        preset: "tiny", "paper" ..., from ``infra/presets``.
         dataset: the dataset's directory.
         tokenizers: the directory that holds the trained tokenizers' directories.
         overrides: config fields as text, dotted for nested ones: {"model.width": "64"}.

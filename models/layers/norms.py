@@ -14,10 +14,17 @@ def group_normalise(x: jax.Array, groups: int, epsilon: float = 1e-6) -> jax.Arr
     (B, T, ..., C) -> the same shape; no parameters.
     """
     b, t, *space, c = x.shape
-    y = x.reshape(b, t, -1, groups, c // groups)
-    mean = y.mean((2, 4), keepdims=True)
-    variance = ((y - mean) ** 2).mean((2, 4), keepdims=True)
-    return ((y - mean) * jax.lax.rsqrt(variance + epsilon)).reshape(x.shape)
+    y = x.reshape(b, t, -1, c)
+
+    def grouped(values):
+        """Means per channel (b, t, c) -> means per group, given back to each channel."""
+        means = values.reshape(b, t, groups, c // groups).mean(-1)
+        return jnp.repeat(means, c // groups, -1)[:, :, None]
+
+    # Over space first and over a group's channels last: reductions along the rows of memory, several times faster on a
+    # CPU than all at once.
+    y = y - grouped(y.mean(2))
+    return (y * jax.lax.rsqrt(grouped(jnp.square(y).mean(2)) + epsilon)).reshape(x.shape)
 
 
 class FrameGroupNorm(nnx.Module):

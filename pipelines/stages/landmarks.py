@@ -117,7 +117,7 @@ def _dlib(frames, boxes, weights):
 
 
 @functools.lru_cache(maxsize=2)
-def _mediapipe_landmarker(path: str):
+def load_face_mesh(path: str):
     import mediapipe
 
     options = mediapipe.tasks.vision.FaceLandmarkerOptions(
@@ -138,7 +138,7 @@ _open_landmarkers: list = []
 
 def close_backends() -> None:
     """Closes what must be closed before Python exits (MediaPipe's finaliser raises); backends load again on use."""
-    _mediapipe_landmarker.cache_clear()
+    load_face_mesh.cache_clear()
     while _open_landmarkers:
         _open_landmarkers.pop().close()
 
@@ -146,7 +146,7 @@ def close_backends() -> None:
 def _mediapipe(frames, boxes, weights):
     import mediapipe
 
-    landmarker = _mediapipe_landmarker(weights)
+    landmarker = load_face_mesh(weights)
     size = 256
     out = np.full((len(frames), NUM_LANDMARKS, 2), np.nan, np.float32)
     for index, (frame, box) in enumerate(zip(frames, boxes, strict=True)):

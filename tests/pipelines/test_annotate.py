@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from flax import nnx
 
 from models.errors import InputError
 from models.face.camera import default_camera, project
@@ -27,6 +28,8 @@ from pipelines.dataset import (
 from pipelines.inspect import write_video
 from pipelines.stages.describe import validate_description
 from pipelines.stages.face_fit import FitConfig
+from pipelines.stages.segment_network import NetworkConfig
+from tests.random_params import random_params
 
 FRAMES = 13
 RUNNER = RunnerOptions("in-process", 1)
@@ -118,9 +121,10 @@ def test_a_failure_keeps_its_row_and_says_why(annotated):
     root, summary = annotated
     dataset = Dataset(root)
     torn = {name: dataset.column(name)[1]["error"] for name in ANNOTATIONS}
-    # The fit reads landmarks and the voice reads sound: only what looks at pixels fails, and what builds on that.
-    assert torn["shape"] == torn["speech"] == ""
-    assert torn["semantics"].startswith("semantics: InputError: torn: field video: expected frames of shape (17")
+    # The voice reads sound: only what looks at pixels fails, and what builds on that.
+    assert torn["speech"] == ""
+    assert torn["shape"].startswith("shape: InputError: torn: field video: expected frames of shape (17")
+    assert "needs shape" in torn["semantics"]
     assert torn["image"].startswith("image: InputError")
     assert "needs semantics" in torn["description"]
     lost = [dataset.column(name)[3]["error"] for name in ANNOTATIONS]
@@ -129,6 +133,40 @@ def test_a_failure_keeps_its_row_and_says_why(annotated):
     assert columns["shape"]["errors"] == 1 and columns["semantics"]["errors"] == columns["description"]["errors"] == 2
     assert columns["semantics"]["clips"] == 4 and summary["backends"]["semantics"] == "geometry"
     assert dataset.good_rows("clips", *ANNOTATIONS) == [0, 2]
+
+
+def test_semantics_by_network_say_which_weights_made_them(records, tmp_path, capsys):
+    from models.segmenter import CompactConfig, UNetConfig, build, save_segmenter
+
+    thin = UNetConfig((8, 8), (1, 1), (1,), patch=8, unfold=4)
+    shape = CompactConfig(whole=thin, details=UNetConfig((8, 8), (1, 1), (1,), patch=4, unfold=4))
+    sums = []
+    for seed in range(2):
+        params = random_params(lambda key: nnx.to_pure_dict(nnx.split(build(shape, nnx.Rngs(key)))[1]), seed=seed)
+        sums.append(save_segmenter(tmp_path / f"net{seed}", shape, params))
+    root = make_dataset(tmp_path / "data", records)
+
+    def run(seed):
+        backends = (("semantics", "network"),)
+        config = AnnotateConfig(
+            root,
+            ("pose", "semantics"),
+            backends,
+            segmenter=str(tmp_path / f"net{seed}"),
+            network=NetworkConfig(batch=4),
+        )
+        return annotate(config, RUNNER)
+
+    summary = run(0)
+    assert summary["backends"]["semantics"] == "network" and summary["columns"]["semantics"]["frames_per_second"] > 0
+    assert "semantics by network" in capsys.readouterr().out
+    row = Dataset(root).column("semantics")[0]
+    assert row["backend"] == "network" and row["labels"].shape == (FRAMES, 256, 256) and 0 <= row["flicker"] <= 1
+    assert Dataset(root).manifest()["columns"]["semantics"]["producer"]["weights"] == f"segmenter {sums[0]}"
+    run(1)  # other weights, other labels: made again
+    assert Dataset(root).manifest()["columns"]["semantics"]["producer"]["weights"] == f"segmenter {sums[1]}"
+    with pytest.raises(InputError, match="expected a segmenter"):
+        annotate(AnnotateConfig(root, ("semantics",), (("semantics", "network"),), segmenter=str(tmp_path)), RUNNER)
 
 
 def read_bytes(root: str) -> dict:

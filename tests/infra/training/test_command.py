@@ -39,3 +39,11 @@ def test_dry_run_prints_the_config_without_data():
     made = archon("speech", "--preset", "paper", "--set", "batch=7", "--dry-run")
     assert made.returncode == 0, made.stderr
     assert "batch=7" in made.stdout and "codes=1024" in made.stdout
+
+
+def test_sources_are_for_the_segmenter():
+    made = archon("segmenter", "--preset", "embedded", "--source", "truth=a", "--source", "mesh=b:c", "--dry-run")
+    assert made.returncode == 0, made.stderr
+    assert "CompactConfig" in made.stdout
+    other = archon("pose", "--source", "truth=a", "--dry-run")
+    assert other.returncode == 2 and "--source is for the segmenter" in other.stderr

@@ -1,0 +1,84 @@
+"""The 21-class segmenter.
+
+EMBEDDED: what the repository carries (models/embedded/segmenter), two U-Nets of 1.9 million parameters, made by::
+
+    archon synthesize --clips 240 --seed 100 --size 768 --output corpus
+    archon train segmenter --preset embedded --source truth=corpus --source landmarks=DATASET --workdir W
+    cp W/model.json W/model.npz models/embedded/segmenter/
+    archon synthesize --clips 20 --seed 900 --size 768 --output heldout
+    archon measure segmentation --corpus heldout --dataset DATASET --mesh face_landmarker.task \\
+        --card models/embedded/segmenter/CARD.md
+
+DATASET is real clips (`archon curate`). Frames of 768 pixels because labels have half a frame's size: of 512 they would
+be coarser than the crop. On one busy 2.5 GHz core a step took 2 s.
+
+TINY: the same, narrow and short, for tests. PAPER: DINOv2 ViT-B/14 (the paper's backbone; size not published) under a
+multi-layer head; needs its weights: ``--set backbone_weights=dinov2_vitb14_pretrain.pth``.
+"""
+
+from dataclasses import dataclass, field
+
+from infra.training.optimizers import OptimizerConfig
+from models.dinov2 import DinoConfig
+from models.segmenter import CompactConfig, DinoSegmenterConfig, UNetConfig
+from pipelines.stages.augment import AugmentConfig
+
+
+@dataclass(frozen=True)
+class SegmenterTraining:
+    """How a segmenter is trained.
+
+    Attributes:
+        sources: KIND=PATH of pipelines/parsing_examples.py; where the same content lies is no part of what a run is.
+        cache: folder where the sources' examples are kept.
+        per_clip: frames taken of a clip.
+        real_share: share of the training examples that come from sources other than ``truth``, where there are both.
+        dice: weight of the Dice term. window_weight: weight of the windows' loss beside the whole crop's.
+        average: decay of the running average of the parameters, which is what is exported.
+        backbone_weights: official DINOv2 weights. backbone_rate: learning rate of the backbone as a share of the
+            head's; 0 leaves it as it is.
+    """
+
+    model: CompactConfig | DinoSegmenterConfig
+    optimizer: OptimizerConfig
+    steps: int
+    batch: int
+    sources: tuple[str, ...] = field(default=(), repr=False)
+    cache: str = field(default="", repr=False)
+    per_clip: int = 12
+    real_share: float = 0.25
+    dice: float = 0.5
+    window_weight: float = 1.0
+    average: float = 0.998
+    heldout_batches: int = 8
+    augment: AugmentConfig = AugmentConfig()
+    backbone_weights: str | None = None
+    backbone_rate: float = 0.0
+
+
+EMBEDDED = SegmenterTraining(
+    model=CompactConfig(),
+    optimizer=OptimizerConfig(peak=5e-3, warmup=100, final=0.02, weight_decay=1e-3, clip=3.0, flat=True),
+    steps=5000,
+    batch=8,
+)
+TINY = SegmenterTraining(
+    model=CompactConfig(
+        whole=UNetConfig((16, 24, 32), (1, 1, 1), (1, 1), patch=4, unfold=2),
+        details=UNetConfig((16, 24), (1, 1), (1,), patch=4, unfold=4),
+    ),
+    optimizer=OptimizerConfig(peak=5e-3, warmup=10, flat=True),
+    steps=120,
+    batch=4,
+    average=0.95,
+    heldout_batches=2,
+)
+PAPER = SegmenterTraining(
+    model=DinoSegmenterConfig(dino=DinoConfig.base()),
+    optimizer=OptimizerConfig(peak=1e-3, warmup=500, weight_decay=1e-2),
+    steps=40_000,
+    batch=32,
+    average=0.9995,
+    heldout_batches=16,
+    backbone_rate=0.02,
+)
