@@ -126,11 +126,12 @@ def test_a_failure_keeps_its_row_and_says_why(annotated):
     assert torn["shape"].startswith("shape: InputError: torn: field video: expected frames of shape (17")
     assert "needs shape" in torn["semantics"]
     assert torn["image"].startswith("image: InputError")
-    assert "needs semantics" in torn["description"]
+    assert "needs expression" in torn["description"]
     lost = [dataset.column(name)[3]["error"] for name in ANNOTATIONS]
     assert all("no face" in text for text in lost)
     columns = summary["columns"]
-    assert columns["shape"]["errors"] == 1 and columns["semantics"]["errors"] == columns["description"]["errors"] == 2
+    assert columns["speech"]["errors"] == 1
+    assert columns["shape"]["errors"] == columns["semantics"]["errors"] == columns["description"]["errors"] == 2
     assert columns["semantics"]["clips"] == 4 and summary["backends"]["semantics"] == "geometry"
     assert dataset.good_rows("clips", *ANNOTATIONS) == [0, 2]
 
