@@ -133,6 +133,13 @@ def _segmenter(directory: str | None):
     return SegmenterModel(directory)
 
 
+def refiner_sha256() -> str:
+    """What identifies the embedded landmark refiner."""
+    from models.landmark_refiner import load_refiner
+
+    return load_refiner().weights_sha256
+
+
 def _segmenter_sha256(directory: str | None) -> str:
     from models.segmenter import segmenter_sha256
 
@@ -373,7 +380,8 @@ def plan_steps(
     made_by = {column: item for item in wanted for column in item.columns}
     by_network = backends.get("semantics") == "network"
     segment = (config.network, _segmenter_sha256(config.segmenter)) if by_network else (config.segment,)
-    settings = {"shape": (config.fit,), "semantics": segment, "speech": (config.speech,)}
+    fit = (config.fit, refiner_sha256()) if backends.get("shape") == PIXELS else (config.fit,)
+    settings = {"shape": fit, "semantics": segment, "speech": (config.speech,)}
     clips = dataset.shard_infos("clips")
     clip_print = fingerprint([(info.path, info.sha256) for info in clips])
     steps: list[Step] = []
@@ -429,6 +437,8 @@ def _weights(item: Annotator, config: AnnotateConfig, backend: str) -> str:
 
     if item.name == "semantics" and backend == "network":
         return f"segmenter {_segmenter_sha256(config.segmenter)}"
+    if backend == PIXELS:
+        return f"face model {model_hash(config)}, landmark refiner {refiner_sha256()}"
     if set(item.columns) & _USES_FACE_MODEL:
         return f"face model {model_hash(config)}"
     packages = {"script": "pocketsphinx", "speech": "silero-vad"}

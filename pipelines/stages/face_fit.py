@@ -3,8 +3,9 @@
 The paper fits its 3DMM by optimisation. Here it is Gauss-Newton on all frames at once, in two rounds:
 
 - landmarks: the reprojection error of the 68 landmarks (region weights as in metrical-tracker: mouth and eyes high,
-  contour low), the opening of lids and lips as distances of their own, and the irises where pixels show them
-  (pipelines/stages/iris.py);
+  contour low), the opening of lids and lips as distances of their own, and, if there are pixels, the irises
+  (pipelines/stages/iris.py); pixels first bring the detector's landmarks closer to what they show
+  (models/landmark_refiner.py);
 - photometric, if there are pixels: dense points whose colour must be albedo times spherical-harmonics light
   (pipelines/stages/face_photometric.py), with the landmarks as anchors.
 
@@ -59,6 +60,7 @@ class FitConfig:
     damping: float = 1e-3
     pose_steps: int = 6
     steps: int = 14
+    refine: bool = True
     bucket: int = 160
     photometric: PhotometricConfig = PhotometricConfig()
 
@@ -68,9 +70,9 @@ class FaceFit:
     """A fitted clip of T frames.
 
     shape float32 (Ns,); expression float32 (T, Ne); pose float32 (T, 6) axis-angle and translation in metres; camera
-    float32 (3,) focal, cx, cy; reprojection_error: mean distance of all 68 landmarks in crop pixels; face_size: that of
-    ``face_size``, in crop pixels; photometric_error: mean difference of the dense points' colours, 0..1, or NaN without
-    pixels.
+    float32 (3,) focal, cx, cy; reprojection_error: mean distance of all 68 landmarks, as they were given, in crop
+    pixels; face_size: that of ``face_size``, in crop pixels; photometric_error: mean difference of the dense points'
+    colours, 0..1, or NaN without pixels.
     """
 
     shape: np.ndarray
@@ -140,14 +142,17 @@ def fit_clip(
     def pad(values):
         return np.pad(values, ((0, padded - count), *((0, 0),) * (values.ndim - 1)), mode="edge")
 
-    # A camera's pixel starts where its edge is, a landmark's where its centre is.
-    seen = np.concatenate([landmarks, np.zeros((count, 2, 2), np.float32)], 1) + 0.5
-    trust = np.zeros((count, 2), np.float32)
+    used, irises, trust = landmarks, np.zeros((count, 2, 2), np.float32), np.zeros((count, 2), np.float32)
     if frames is not None:
+        from models.landmark_refiner import load_refiner
         from pipelines.stages.iris import find_irises
+        from pipelines.stages.landmarks import fill_and_smooth
 
-        irises, trust = find_irises(frames, landmarks)
-        seen[:, NUM_LANDMARKS:] = irises + 0.5
+        if config.refine:
+            used = fill_and_smooth(load_refiner().refine(frames, landmarks))
+        irises, trust = find_irises(frames, used)
+    # A camera's pixel starts where its edge is, a landmark's where its centre is.
+    seen = np.concatenate([used, irises], 1) + 0.5
     observed = Observed(
         points=pad(seen),
         trust=pad(trust),
@@ -160,7 +165,7 @@ def fit_clip(
     colour_error = np.full(padded, np.nan)
     if frames is not None and config.photometric.rounds:
         state, colour_error = _photometric_solver(model, config)(state, observed, pad(frames))
-    gap = np.asarray(_projector(model)(state, camera))[:count] - seen[:, :NUM_LANDMARKS]
+    gap = np.asarray(_projector(model)(state, camera))[:count] - (landmarks + 0.5)
     shape, expression, rotation, translation = (np.asarray(part) for part in state)
     pose = np.concatenate([axis_angles(rotation[:count]), translation[:count]], 1)
     return FaceFit(

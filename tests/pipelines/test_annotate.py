@@ -121,15 +121,17 @@ def test_a_failure_keeps_its_row_and_says_why(annotated):
     root, summary = annotated
     dataset = Dataset(root)
     torn = {name: dataset.column(name)[1]["error"] for name in ANNOTATIONS}
-    # The fit reads landmarks and the voice reads sound: only what looks at pixels fails, and what builds on that.
-    assert torn["shape"] == torn["speech"] == ""
-    assert torn["semantics"].startswith("semantics: InputError: torn: field video: expected frames of shape (17")
+    # The voice reads sound: only what looks at pixels fails, and what builds on that.
+    assert torn["speech"] == ""
+    assert torn["shape"].startswith("shape: InputError: torn: field video: expected frames of shape (17")
+    assert "needs shape" in torn["semantics"]
     assert torn["image"].startswith("image: InputError")
-    assert "needs semantics" in torn["description"]
+    assert "needs expression" in torn["description"]
     lost = [dataset.column(name)[3]["error"] for name in ANNOTATIONS]
     assert all("no face" in text for text in lost)
     columns = summary["columns"]
-    assert columns["shape"]["errors"] == 1 and columns["semantics"]["errors"] == columns["description"]["errors"] == 2
+    assert columns["speech"]["errors"] == 1
+    assert columns["shape"]["errors"] == columns["semantics"]["errors"] == columns["description"]["errors"] == 2
     assert columns["semantics"]["clips"] == 4 and summary["backends"]["semantics"] == "geometry"
     assert dataset.good_rows("clips", *ANNOTATIONS) == [0, 2]
 
