@@ -38,7 +38,7 @@ class RefinerConfig:
     cells: int = 4
     bins: int = 8
     rank: int = 48
-    ridge: float = 2e-4
+    ridge: float = 5e-4
     starts: int = 3
     shift: float = 0.02
 

@@ -112,6 +112,7 @@ def _truth_files(source: ExampleSource) -> Iterator[str]:
 
 def _truth(source: ExampleSource) -> Iterator[Record]:
     from pipelines.stages.crop import clip_box
+    from pipelines.stages.faces import STRIDE
     from pipelines.stages.label_adapters import truth_labels
 
     for name in _truth_names(source):
@@ -123,8 +124,9 @@ def _truth(source: ExampleSource) -> Iterator[Record]:
         made = json.loads(Path(f"{base}.truth.json").read_text(encoding="utf-8"))["made_by"]
         group = f"truth {made['seed']} {made['index']}"
         wanted = spread(len(labels), source.per_clip)
+        box = None
         for t, frame in zip(wanted, frames_at(f"{base}.mp4", wanted), strict=True):
-            box = clip_box(landmarks, frame.shape[1], frame.shape[0])
+            box = box or clip_box(landmarks[::STRIDE], frame.shape[1], frame.shape[0], STRIDE)
             picture, codes, points, inside = cut_example(frame, labels[t], landmarks[t], box)
             yield example_record(picture, truth_labels(codes), points, inside, group)
 

@@ -1,14 +1,14 @@
-"""Trains the embedded landmark refiner (models/landmark_refiner.py) on curated clips of a rendered corpus.
+"""Trains the embedded landmark refiner (models/landmark_refiner.py) on a rendered corpus, whose landmarks are known.
 
-archon synthesize --clips 40 --seed 21 --output C21 --imperfections blur,noise,compression,hand,microphone \\
-    --imperfection-share 0.2
-archon curate --input 'C21/*.mp4' --output D21
-python -m infra.training.landmark_refiner --data D21 --output models/embedded/landmark_refiner
+archon synthesize --clips 240 --seed 100 --size 768 --output corpus
+python -m infra.training.landmark_refiner --corpus corpus --output models/embedded/landmark_refiner
 
-A clip's truth lies beside its source; its landmarks are those of the detector that curated it.
+The segmenter's training reads the same corpus. Frames are cut as `archon curate` cuts them, and shown to its detector:
+the refiner learns from what that detector finds.
 """
 
 import argparse
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,32 +18,60 @@ import numpy as np
 from models.errors import InputError
 from models.landmark_refiner import EMBEDDED, Refiner, RefinerConfig, luma, save_refiner, train
 
+_FACE_SIDE = 480  # pixels of the picture's short side that faces are searched at
 
-def read_samples(roots: Sequence[str], every: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-    """Returns luma (N, 256, 256), detected and true landmarks (N, 68, 2), and the sources, of every N-th frame.
+
+def read_samples(corpus: str, per_clip: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[int]]:
+    """Returns what a detector and the truth say of frames of a corpus.
+
+    Args:
+        corpus: directory of ``archon synthesize``. per_clip: frames taken of a clip, spread evenly.
+
+    Returns:
+        luma float32 (N, 256, 256); detected and true landmarks float32 (N, 68, 2), crop pixels (the centre of a first
+        pixel is 0); the number of the clip of each.
 
     Raises:
-        InputError: a dataset without clips, or a clip whose source has no truth beside it.
+        InputError: no clips there, or none with a face that the detector finds.
     """
-    from pipelines.dataset import Dataset
-    from pipelines.measure.fits import cut_truth
-    from pipelines.stages.frames import clip_frames
+    from pipelines.measure.corpus import read_corpus
+    from pipelines.parsing_examples import frames_at, spread
+    from pipelines.stages.crop import clip_box, cut_crop, to_crop
+    from pipelines.stages.landmarks import find_landmarks
 
-    light, detected, truth, sources = [], [], [], []
-    for root in roots:
-        for clip in Dataset(root).column("clips"):
-            path = Path(clip["source"].removesuffix(".mp4") + ".truth.npz")
-            if not path.is_file():
-                raise InputError(f"{root}: clip {clip['clip_id']} has no {path}; expected clips of `archon synthesize`")
-            with np.load(path) as arrays:
-                true = cut_truth(dict(arrays), clip)["landmarks"] - np.float32(0.5)
-            light.append(luma(clip_frames(clip)[::every]))
-            detected.append(clip["landmarks"][::every])
-            truth.append(true[::every])
-            sources.append(clip["source"])
+    light, detected, truth, clips = [], [], [], []
+    for number, (path, _, arrays) in enumerate(read_corpus(Path(corpus))):
+        wanted = spread(len(arrays["landmarks"]), per_clip)
+        true = arrays["landmarks"][wanted] - np.float32(0.5)
+        box = None
+        for landmarks, frame in zip(true, frames_at(str(path), wanted), strict=True):
+            box = box or clip_box(true, frame.shape[1], frame.shape[0], stride=len(arrays["landmarks"]) // len(wanted))
+            face = _face_at(frame, landmarks)
+            if face is None:
+                continue
+            found = find_landmarks([frame], face[None])[0]
+            light.append(luma(cut_crop(frame, box)))
+            detected.append(to_crop(found, box))
+            truth.append(to_crop(landmarks, box))
+            clips.append(number)
     if not light:
-        raise InputError(f"{', '.join(roots)}: no clips to train on")
-    return np.concatenate(light), np.concatenate(detected), np.concatenate(truth), sources
+        raise InputError(f"{corpus}: no face found in any clip")
+    return np.stack(light), np.stack(detected).astype(np.float32), np.stack(truth).astype(np.float32), clips
+
+
+def _face_at(frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray | None:
+    """Returns the detector's box (4,) of the face that has these landmarks, or None."""
+    import cv2
+
+    from pipelines.stages.faces import detect_faces
+
+    scale = _FACE_SIDE / min(frame.shape[:2])
+    size = (round(frame.shape[1] * scale), round(frame.shape[0] * scale))
+    middle = landmarks[17:].mean(0) * scale
+    for face in detect_faces(cv2.resize(frame, size, interpolation=cv2.INTER_AREA)):
+        if (face.box[:2] < middle).all() and (middle < face.box[2:]).all():
+            return face.box / scale
+    return None
 
 
 def percent(landmarks: np.ndarray, truth: np.ndarray) -> float:
@@ -53,31 +81,45 @@ def percent(landmarks: np.ndarray, truth: np.ndarray) -> float:
     return float(100 * (np.linalg.norm(landmarks - truth, axis=-1) / size[:, None]).mean())
 
 
-def run(roots: Sequence[str], output: str, every: int = 8, seed: int = 0) -> Refiner:
-    """Trains and saves a refiner; prints what it does to the pictures that it was trained on."""
+def run(corpus: str, output: str, per_clip: int = 10, heldout_clips: int = 12, seed: int = 0) -> Refiner:
+    """Trains and saves a refiner; prints what it does to people that it was not trained on.
+
+    Raises:
+        InputError: as ``read_samples``, or no clip is left to train on.
+    """
     start = time.monotonic()
-    light, detected, truth, sources = read_samples(roots, every)
-    refiner = train(light, detected, truth, RefinerConfig(), seed)
-    frames = np.repeat(light[..., None], 3, -1).astype(np.uint8)
-    before, after = percent(detected, truth), percent(refiner.refine(frames, detected), truth)
+    light, detected, truth, clips = read_samples(corpus, per_clip)
+    # The last clips' people are held out.
+    first_held = max(clips) + 1 - heldout_clips
+    trained, held = np.array(clips) < first_held, np.array(clips) >= first_held
+    if not trained.any():
+        raise InputError(f"{corpus}: {max(clips) + 1} clips, {heldout_clips} of them held out, none to train on")
+    read = time.monotonic() - start
+    refiner = train(light[trained], detected[trained], truth[trained], RefinerConfig(), seed)
+    figures = {"frames": int(trained.sum()), "clips": len(set(clips)) - heldout_clips, "per_clip": per_clip, "seed": seed}
+    for name, part in (("trained", trained), ("heldout", held)):
+        if part.any():
+            frames = np.repeat(light[part][..., None], 3, -1).astype(np.uint8)
+            refined = refiner.refine(frames, detected[part])
+            figures[f"{name}_percent_before"] = round(percent(detected[part], truth[part]), 3)
+            figures[f"{name}_percent_after"] = round(percent(refined, truth[part]), 3)
     print(
-        f"landmark refiner: {len(light)} frames of {len(set(sources))} rendered people, "
-        f"{before:.2f} % of face size before, {after:.2f} % after, {time.monotonic() - start:.0f} s",
+        f"landmark refiner: {json.dumps(figures)}; read in {read:.0f} s, all in {time.monotonic() - start:.0f} s",
         flush=True,
     )
-    extra = {"frames": len(light), "clips": len(sources), "people": len(set(sources)), "every": every, "seed": seed}
-    save_refiner(output, refiner, extra)
+    save_refiner(output, refiner, figures)
     return refiner
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", required=True, help="datasets that `archon curate` made of corpora")
+    parser.add_argument("--corpus", required=True, help="directory of `archon synthesize`")
     parser.add_argument("--output", default=str(EMBEDDED), help="directory (default: the embedded one)")
-    parser.add_argument("--every", type=int, default=8, help="take every N-th frame (default 8)")
+    parser.add_argument("--per-clip", type=int, default=10, help="frames of a clip (default 10)")
+    parser.add_argument("--heldout-clips", type=int, default=12, help="last clips that are only measured (default 12)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(arguments)
-    run(args.data, args.output, args.every, args.seed)
+    run(args.corpus, args.output, args.per_clip, args.heldout_clips, args.seed)
 
 
 if __name__ == "__main__":

@@ -128,6 +128,19 @@ def to_crop(points: np.ndarray, box: Box) -> np.ndarray:
     return (points + 0.5 - np.array([x0, y0])) * (CROP_SIZE / side) - 0.5
 
 
+def cut_crop(frame: np.ndarray, box: Box) -> np.ndarray:
+    """Cuts a clip's square out of a frame (uint8 (H, W, 3), black where the frame ends): uint8 (256, 256, 3)."""
+    import cv2
+
+    x0, y0, side = box
+    height, width = frame.shape[:2]
+    left, top, right, bottom = max(0, -x0), max(0, -y0), max(0, x0 + side - width), max(0, y0 + side - height)
+    inside = frame[max(0, y0) : y0 + side, max(0, x0) : x0 + side]
+    square = cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_CONSTANT)
+    how = cv2.INTER_AREA if side > CROP_SIZE else cv2.INTER_CUBIC
+    return cv2.resize(square, (CROP_SIZE, CROP_SIZE), interpolation=how)
+
+
 def boxes_to_crop(boxes: np.ndarray, box: Box) -> np.ndarray:
     """(N, 4) left, top, right, bottom as pixel edges of the source -> edges in the crop."""
     x0, y0, side = box

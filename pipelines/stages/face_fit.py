@@ -2,10 +2,9 @@
 
 The paper fits its 3DMM by optimisation. Here it is Gauss-Newton on all frames at once, in two rounds:
 
-- landmarks: the reprojection error of the 68 landmarks (region weights as in metrical-tracker: mouth and eyes high,
-  contour low), the opening of lids and lips as distances of their own, and, if there are pixels, the irises
-  (pipelines/stages/iris.py); pixels first bring the detector's landmarks closer to what they show
-  (models/landmark_refiner.py);
+- landmarks: the reprojection error of the 68 landmarks (region weights: mouth and eyes high, contour low), the opening
+  of lids and lips as distances of their own, and, if there are pixels, the irises (pipelines/stages/iris.py); pixels
+  first bring the detector's landmarks closer to what they show (models/landmark_refiner.py);
 - photometric, if there are pixels: dense points whose colour must be albedo times spherical-harmonics light
   (pipelines/stages/face_photometric.py), with the landmarks as anchors.
 
@@ -44,7 +43,7 @@ class FitConfig:
 
     sigma: float = 0.01
     robust: float = 3.0
-    contour_weight: float = 0.25
+    contour_weight: float = 0.6
     brow_weight: float = 0.7
     nose_weight: float = 1.0
     eye_weight: float = 1.5

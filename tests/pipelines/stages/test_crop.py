@@ -83,3 +83,12 @@ def test_points_go_to_the_crop_as_the_scaler_moves_pixels():
     assert np.allclose(crop.to_crop(np.array([[100.5, 50.5]]), box), [[0, 0]])
     assert np.allclose(crop.to_crop(np.array([[100 + 511.5 - 1, 50 + 510.5]]), box), [[255, 255]])
     assert np.allclose(crop.boxes_to_crop(np.array([[100, 50, 612, 562.0]]), box), [[0, 0, 256, 256]])
+
+
+def test_the_square_is_cut_to_the_pixel_and_padded_with_black():
+    rng = np.random.default_rng(0)
+    frame = rng.integers(1, 255, (300, 400, 3), np.uint8)
+    np.testing.assert_array_equal(crop.cut_crop(frame, (50, 20, 256)), frame[20:276, 50:306])
+    over = crop.cut_crop(frame, (-10, 100, 256))
+    assert (over[:, :10] == 0).all() and (over[200:] == 0).all()
+    np.testing.assert_array_equal(over[:200, 10:], frame[100:300, :246])
