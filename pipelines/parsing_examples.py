@@ -73,8 +73,13 @@ def example_record(
         "sets": np.asarray(labels.sets, np.uint32),
         "landmarks": points,
         "box": np.asarray(box, np.float32),
-        "group": hashlib.sha256(group.encode()).hexdigest(),
+        "group": group_id(group),
     }
+
+
+def group_id(group: str) -> str:
+    """Returns what a group is called in an example: of a clip, its source_sha256 gives it."""
+    return hashlib.sha256(group.encode()).hexdigest()
 
 
 def read_example(record: Record) -> dict:
@@ -303,6 +308,7 @@ class Examples:
         groups = [self._reader[k]["group"] for k in range(len(self._reader))]
         held = heldout_sources(groups)
         self.rows = [k for k, group in enumerate(groups) if (group in held) == (split == "heldout")]
+        self.groups = {groups[k] for k in self.rows}
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -96,7 +96,8 @@ def run(corpus: str, output: str, per_clip: int = 10, heldout_clips: int = 12, s
         raise InputError(f"{corpus}: {max(clips) + 1} clips, {heldout_clips} of them held out, none to train on")
     read = time.monotonic() - start
     refiner = train(light[trained], detected[trained], truth[trained], RefinerConfig(), seed)
-    figures = {"frames": int(trained.sum()), "clips": len(set(clips)) - heldout_clips, "per_clip": per_clip, "seed": seed}
+    people = len(set(np.array(clips)[trained]))
+    figures = {"frames": int(trained.sum()), "clips": people, "per_clip": per_clip, "seed": seed}
     for name, part in (("trained", trained), ("heldout", held)):
         if part.any():
             frames = np.repeat(light[part][..., None], 3, -1).astype(np.uint8)

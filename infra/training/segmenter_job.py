@@ -168,7 +168,12 @@ def build(*, preset, dataset, tokenizers, overrides, steps, seed):
     def export(state, directory):
         params = {**state["average"], **state["fixed"]}
         kinds = list(dict.fromkeys(source.kind for source in sources))
-        extra = {"sources": kinds, "truth_seeds": sorted({seed for source in sources for seed in truth_seeds(source)})}
+        real = {group for truth, path in shards() if not truth for group in Examples(path, "train").groups}
+        extra = {
+            "sources": kinds,
+            "truth_seeds": sorted({seed for source in sources for seed in truth_seeds(source)}),
+            "real_groups": sorted(real),
+        }
         segmenter.save_segmenter(directory, config.model, params, extra)
 
     return Job(

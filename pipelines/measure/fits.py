@@ -38,19 +38,21 @@ _UPPER_LIP, _LOWER_LIP = 62, 66
 def register(parser: argparse.ArgumentParser) -> None:
     """Adds arguments."""
     parser.add_argument("--corpus", type=Path, help="directory of `archon synthesize`: measured against its truth")
-    parser.add_argument("--data", type=Path, help="a dataset of `archon curate`: measured against its landmarks")
+    parser.add_argument("--dataset", type=Path, help="a dataset of `archon curate`: measured against its landmarks")
     parser.add_argument("--landmarks-only", action="store_true", help="leave the photometric round out")
 
 
 def measure(args: argparse.Namespace) -> dict:
     """Returns the figures; InputError if there is nothing to measure on."""
-    if args.corpus is None and args.data is None:
-        raise InputError("archon measure fits: give --corpus (synthetic clips with truth), --data (a dataset), or both")
+    if args.corpus is None and args.dataset is None:
+        raise InputError(
+            "archon measure fits: give --corpus (synthetic clips with truth), --dataset (real clips), or both"
+        )
     figures = {}
     if args.corpus is not None:
         figures |= measure_corpus(args.corpus, pixels=not args.landmarks_only)
-    if args.data is not None:
-        figures |= measure_dataset(str(args.data), pixels=not args.landmarks_only)
+    if args.dataset is not None:
+        figures |= measure_dataset(str(args.dataset), pixels=not args.landmarks_only)
     return figures
 
 

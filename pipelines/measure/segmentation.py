@@ -62,7 +62,7 @@ def measure(args: argparse.Namespace) -> dict:
     if args.corpus is not None:
         figures |= _on_corpus(args.corpus, args.frames, segment, clock, facts.get("truth_seeds", ()))
     if args.dataset is not None:
-        figures |= _on_clips(args.dataset, args.mesh, args.frames, segment, clock)
+        figures |= _on_clips(args.dataset, args.mesh, args.frames, segment, clock, facts.get("real_groups", ()))
     figures["frames_per_second"] = clock.rate()
     figures["cores"] = len(os.sched_getaffinity(0))
     if args.card is not None:
@@ -135,7 +135,7 @@ def _middle(total: int, count: int) -> list[int]:
 def _on_corpus(corpus, count, segment, clock, trained_seeds) -> dict[str, float]:
     from pipelines.measure.corpus import read_corpus
     from pipelines.parsing_examples import frames_at
-    from pipelines.stages.crop import clip_box, to_crop
+    from pipelines.stages.crop import clip_box, cut_crop, to_crop
     from pipelines.stages.steadiness import label_flicker
 
     counts = np.zeros((NUM_LABELS, NUM_LABELS), np.int64)
@@ -149,7 +149,7 @@ def _on_corpus(corpus, count, segment, clock, trained_seeds) -> dict[str, float]
         box, crops, labels = None, [], []
         for t, frame in zip(wanted, frames_at(str(path), wanted), strict=True):
             box = box or clip_box(true_points, frame.shape[1], frame.shape[0])
-            crops.append(crop_picture(frame, box))
+            crops.append(cut_crop(frame, box))
             labels.append(crop_labels(arrays["labels"][t], frame.shape[1], box))
         crops, labels = np.stack(crops), np.stack(labels)
         landmarks, missed = _found_landmarks(crops, to_crop(true_points[wanted], box))
@@ -170,21 +170,8 @@ def _on_corpus(corpus, count, segment, clock, trained_seeds) -> dict[str, float]
     }
 
 
-def crop_picture(frame: np.ndarray, box: tuple) -> np.ndarray:
-    """Cuts a square and scales it to 256 x 256, black where the frame ends, as ``archon curate`` does."""
-    import cv2
-
-    x0, y0, side = box
-    low = np.maximum([y0, x0], 0)
-    high = np.minimum([y0 + side, x0 + side], frame.shape[:2])
-    square = np.zeros((side, side, 3), np.uint8)
-    square[low[0] - y0 : high[0] - y0, low[1] - x0 : high[1] - x0] = frame[low[0] : high[0], low[1] : high[1]]
-    method = cv2.INTER_AREA if side > CROP_SIZE else cv2.INTER_LINEAR
-    return cv2.resize(square, (CROP_SIZE, CROP_SIZE), interpolation=method)
-
-
 def crop_labels(labels: np.ndarray, width: int, box: tuple) -> np.ndarray:
-    """Cuts labels (of any size, for a frame ``width`` pixels wide) as ``crop_picture`` cuts the frame."""
+    """Cuts labels (of any size, for a frame ``width`` pixels wide) as ``cut_crop`` cuts the frame."""
     x0, y0, side = box
     scale = labels.shape[1] / width
     centres = (np.arange(CROP_SIZE) + 0.5) * side / CROP_SIZE
@@ -213,23 +200,25 @@ def _found_landmarks(crops: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, 
 # --- Real clips ---
 
 
-def _on_clips(dataset, mesh_file, count, segment, clock) -> dict[str, float]:
+def _on_clips(dataset, mesh_file, count, segment, clock, trained_groups) -> dict[str, float]:
     from pipelines.dataset import Dataset
+    from pipelines.parsing_examples import group_id
     from pipelines.stages.frames import clip_frames
     from pipelines.stages.label_adapters import mesh_regions
     from pipelines.stages.landmarks import close_backends
     from pipelines.stages.mesh import find_mesh
     from pipelines.stages.steadiness import label_flicker
 
-    data = Dataset(dataset)
-    held = set(data.split("heldout"))
-    column = data.column("clips")
+    column = Dataset(dataset).column("clips")
+    unseen = []
     both = {part: np.zeros((len(column), 2)) for part in MESH_CLASSES}
     flicker, seen = [], 0
     for row in range(len(column)):
         clip = column[row]
         if clip["error"]:
             continue
+        if group_id(clip["source_sha256"]) not in trained_groups:
+            unseen.append(row)
         wanted = _middle(clip["num_frames"], count)
         frames, landmarks = clip_frames(clip)[wanted], np.asarray(clip["landmarks"][wanted], np.float32)
         made = clock.run(segment, frames, landmarks)
@@ -244,15 +233,15 @@ def _on_clips(dataset, mesh_file, count, segment, clock) -> dict[str, float]:
                 ours = np.isin(made[t], [LABEL_INDEX[name] for name in names])
                 both[part][row] += (ours & regions[part]).sum(), (ours | regions[part]).sum()
         scores = " ".join(f"{part} {_ratio(pairs[row]):.2f}" for part, pairs in both.items())
-        print(f"measure: {clip['clip_id']}: {scores}{' (held out)' if row in held else ''}", flush=True)
+        print(f"measure: {clip['clip_id']}: {scores}{'' if row in unseen else ' (trained on)'}", flush=True)
     close_backends()
-    heldout = sorted(held)
     return {
-        **{f"mesh_{part}": _ratio(pairs.sum(0)) for part, pairs in both.items()},
-        **{f"mesh_{part}_heldout": _ratio(pairs[heldout].sum(0)) for part, pairs in both.items()},
+        **{f"mesh_{part}": _ratio(pairs[unseen].sum(0)) for part, pairs in both.items()},
+        **{f"mesh_{part}_all": _ratio(pairs.sum(0)) for part, pairs in both.items()},
         **{f"mesh_{part}_worst_clip": _worst(pairs) for part, pairs in both.items()},
         "real_flicker": float(np.nanmean(flicker)) if flicker else float("nan"),
         "real_clips": len(flicker),
+        "real_clips_unseen": len(unseen),
         "real_frames_with_mesh": seen,
     }
 
@@ -304,8 +293,8 @@ What it is: {facts["what"]}. Backend `{backend}` of the semantics column.
 
 ## On real clips, against MediaPipe's face mesh
 
-The mesh is an independent judge, not truth: it draws a face through hair, hands and microphones. `heldout` are the
-clips whose source was not trained on.
+The mesh is an independent judge, not truth: it draws a face through hair, hands and microphones. `mesh_face` and so on
+are of the clips whose source was not trained on, `_all` of all, `_worst_clip` of the worst of all.
 
 {rows([name for name in figures if name.startswith(("mesh_", "real_"))])}
 

@@ -43,7 +43,7 @@ class FitConfig:
 
     sigma: float = 0.01
     robust: float = 3.0
-    contour_weight: float = 0.6
+    contour_weight: float = 0.8
     brow_weight: float = 0.7
     nose_weight: float = 1.0
     eye_weight: float = 1.5

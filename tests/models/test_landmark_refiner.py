@@ -65,6 +65,14 @@ def test_others_are_refined(refiner):
     assert errors(refiner.refine(frames, truth), truth) < 0.6 * errors(detected, truth)
 
 
+def test_what_it_does_not_know_keeps_its_landmarks(refiner):
+    frames, detected, _ = drawn(9, 5)
+    assert refiner.known_share(frames, detected) > 0.9
+    noise = np.random.default_rng(6).integers(0, 255, frames.shape, np.uint8)
+    assert refiner.known_share(noise, detected) == 0
+    np.testing.assert_array_equal(refiner.refine(noise, detected), detected)
+
+
 def test_a_moved_picture_moves_the_landmarks(refiner):
     frames, detected, _ = drawn(3, 2)
     moved = np.roll(frames, (3, 5), (1, 2))

@@ -61,7 +61,7 @@ def test_it_learns_and_goes_on_as_if_it_had_not_been_stopped(corpus, tmp_path):
     assert figures["miou_end"] > figures["miou_start"] + 0.05
     config, params, meta = load_segmenter(tmp_path / "run")
     assert config == presets.TINY.model
-    assert meta.extra["truth_seeds"] == [7] and meta.extra["sources"] == ["truth"]
+    assert meta.extra["truth_seeds"] == [7] and meta.extra["sources"] == ["truth"] and meta.extra["real_groups"] == []
     # The state after two steps, in one go and over a checkpoint.
     job = build_job("segmenter", overrides=small, steps=4)
     step = jax.jit(job.step)

@@ -116,3 +116,13 @@ def test_a_rendered_clip_is_measured(tmp_path):
     assert figures["synthetic_clips"] == 1 and set(fits.TARGETS) >= {"rotation_degrees", "landmark_percent"}
     assert figures["rotation_degrees"] < 6 and figures["landmark_percent"] < 3
     assert figures["landmark_percent_from_true_landmarks"] < 1
+
+
+@pytest.mark.slow
+def test_real_clips_are_fitted_within_two_percent(real_clips, tmp_path):
+    from pipelines.curate import CurateConfig, curate
+
+    curate(CurateConfig((str(real_clips / "liveportrait_d10.mp4"),), str(tmp_path)))
+    figures = fits.measure_dataset(str(tmp_path))
+    assert figures["real_clips"] == 2
+    assert figures["reprojection_percent_worst"] < 2 and figures["jitter_of_landmarks_real_worst"] < 1

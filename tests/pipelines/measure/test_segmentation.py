@@ -8,8 +8,8 @@ import pytest
 from models.errors import InputError
 from models.labels import LABEL_INDEX, NUM_LABELS
 from pipelines.measure import segmentation
-from pipelines.measure.segmentation import class_iou, confusion, crop_labels, crop_picture, model_card
-from pipelines.stages.crop import clip_box
+from pipelines.measure.segmentation import class_iou, confusion, crop_labels, model_card
+from pipelines.stages.crop import clip_box, cut_crop
 from tests.corpus_clip import write_clip
 
 
@@ -27,7 +27,7 @@ def test_picture_and_labels_are_cut_alike(box):
     labels = np.zeros((200, 200), np.uint8)
     labels[80:120, 90:130] = 5
     frame = np.repeat(np.repeat(labels, 2, 0), 2, 1)[..., None] * np.full(3, 40, np.uint8)
-    picture, cut = crop_picture(frame, box), crop_labels(labels, 400, box)
+    picture, cut = cut_crop(frame, box), crop_labels(labels, 400, box)
     assert picture.shape == (256, 256, 3) and cut.shape == (256, 256)
     assert (((picture[..., 0] > 100) != (cut == 5)).mean()) < 0.01
 
