@@ -10,7 +10,7 @@ EMBEDDED: the one to carry along (models/embedded/segmenter), two U-Nets of 1.9 
         --card models/embedded/segmenter/CARD.md
 
 DATASET is real clips (`archon curate`). Frames of 768 pixels because labels have half a frame's size: of 512 they would
-be coarser than the crop. On one busy 2.5 GHz core a step took 2 s.
+be coarser than the crop. On two 2.5 GHz cores a step took 1.5 to 2 s.
 
 TINY: the same, narrow and short, for tests. PAPER: DINOv2 ViT-B/14 (the paper's backbone; size not published) under a
 multi-layer head; needs its weights: ``--set backbone_weights=dinov2_vitb14_pretrain.pth``.
@@ -59,7 +59,7 @@ class SegmenterTraining:
 EMBEDDED = SegmenterTraining(
     model=CompactConfig(),
     optimizer=OptimizerConfig(peak=5e-3, warmup=100, final=0.02, weight_decay=1e-3, clip=3.0, flat=True),
-    steps=2400,
+    steps=5000,
     batch=8,
 )
 TINY = SegmenterTraining(

@@ -25,6 +25,8 @@ from pipelines.stages.segment import SegmentConfig, posteriors
     _CLOTHES,
     _NECK,
     _FACE,
+    _JAW,
+    _DARK,
     _NOSE,
     _NOSTRIL,
     _BROW,
@@ -37,7 +39,7 @@ from pipelines.stages.segment import SegmentConfig, posteriors
     _IRIS,
     _LID,
     _EAR,
-) = range(19)
+) = range(21)
 _HEAD = ("face", "beard", "glasses")
 FITTED_SETS = np.array(
     [
@@ -48,18 +50,21 @@ FITTED_SETS = np.array(
         label_set("hair", "headwear"),
         label_set("clothes", "accessory"),
         label_set("neck", "beard", "accessory"),
+        label_set("face"),
+        label_set("face", "beard"),
         label_set(*_HEAD),
         label_set("nose"),
         label_set("nose", "nostrils", "face", "beard"),
-        label_set("brows", "glasses"),
-        label_set("brows", "hair", *_HEAD),
+        # Glasses are no choice here: with it, a network may call the brows of every real face glasses and be right.
+        label_set("brows"),
+        label_set("brows", "hair", "face"),
         label_set("lips"),
-        label_set("lips", "nostrils", *_HEAD),
+        label_set("lips", "nostrils", "face", "beard"),
         label_set("teeth", "tongue", "other-in-mouth"),
         label_set("lips", "teeth", "tongue", "other-in-mouth"),
         label_set("sclera", "lashes", "iris"),
         label_set("iris", "pupil"),
-        label_set("lashes", "sclera", "iris", "pupil", *_HEAD),
+        label_set("lashes", "sclera", "iris", "pupil", "face"),
         label_set("ears", "face", "hair", "accessory"),
     ],
     np.uint32,
@@ -108,9 +113,10 @@ def _draw(frame: np.ndarray, landmarks: np.ndarray, head: HeadFrame, share: np.n
     codes[(share[..., CLOTHES] > _SURE) & (up < -1.0)] = _CLOTHES
     skin = share[..., SKIN] > 0.8
     codes[skin & (up < -1.15) & (np.abs(right) < 0.7)] = _NECK
-    codes[inner & skin] = _FACE
     # The lower face may wear a beard, the upper one hair: what is not skin in there stays open.
-    codes[_grown(outline, -0.12 * unit) & (up > -0.3) & (up < 0.25)] = _FACE
+    codes[_grown(outline, -0.12 * unit) & (up > -0.3) & (up < 0.25)] = _DARK
+    codes[inner & skin] = _FACE
+    codes[inner & skin & (up < -0.4)] = _JAW
     for hull in head.ears:
         middle = hull.mean(0)
         ear = polygon(shape, middle + 0.8 * (hull - middle)) & ~outline & skin
