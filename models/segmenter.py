@@ -1,7 +1,7 @@
-"""The 21-class segmenter: the whole crop by a small U-Net or by DINOv2 and a head, eyes and mouth by a detail net.
+"""The 21-class segmenter: the whole crop by a small U-Net or by DINOv2 and a head, its details by another U-Net.
 
 Classes such as pupil, lashes and teeth are a few pixels large in a crop of a whole head. So the network sees the crop,
-and beside it three windows that landmarks place (both eyes, the second one mirrored, and mouth with nostrils), each
+and beside it windows that landmarks place (ears, eyes, and mouth with nostrils; of two the second one mirrored), each
 with its own output; ``pipelines/stages/segment_network.py`` cuts the windows and puts the outputs together.
 
 A target is a set of classes, as bits: a label source that cannot tell two classes apart says "one of these", and one
@@ -34,8 +34,8 @@ from models.signals import CROP_SIZE
 KIND = "segmenter"
 # Side of the whole picture's logits and of a detail window, in and out.
 MAP_SIZE, DETAIL_SIZE = 128, 64
-# What each window shows; the eyes share one kind because the second is mirrored.
-WINDOWS = ("eye", "eye", "mouth")
+# What each window shows; the second of a pair is mirrored, so both are of one kind.
+WINDOWS = ("ear", "ear", "eye", "eye", "mouth")
 
 EMBEDDED = Path(__file__).parent / "embedded" / "segmenter"
 
@@ -371,8 +371,8 @@ class SegmenterModel:
     def facts(self) -> dict:
         """What a model card says of it: what, weights_sha256, parameters, and what training noted."""
         what = {
-            "compact": "two small U-Nets, one for the crop and one for windows on eyes and mouth",
-            "dinov2": "DINOv2 under a multi-layer head, and a U-Net for windows on eyes and mouth",
+            "compact": "two small U-Nets, one for the crop and one for windows on ears, eyes and mouth",
+            "dinov2": "DINOv2 under a multi-layer head, and a U-Net for windows on ears, eyes and mouth",
         }[self.config.backbone]
         count = sum(leaf.size for leaf in jax.tree.leaves(self._params))
         return {"what": what, "weights_sha256": self.meta.weights_sha256, "parameters": count, **self.meta.extra}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.labels import EVERY_LABEL, LABEL_INDEX, label_set
-from models.segmenter import MAP_SIZE
+from models.segmenter import MAP_SIZE, WINDOWS
 from models.signals import CROP_SIZE
 from pipelines.stages.detail_windows import MIRROR, cut_windows, jitter_matrices, window_matrices
 
@@ -147,7 +147,7 @@ def _finish(picture, codes, tables, points, rng, strength) -> dict[str, np.ndarr
     if points is None:
         # Windows without a place: the middle of the picture, with nothing to learn from it.
         base = np.array([[1, 0, 96], [0, 1, 96]], np.float32)
-        matrices, known = np.stack([base] * 3), False
+        matrices, known = np.stack([base] * len(WINDOWS)), False
     else:
         if rng is not None:
             points = points + strength * rng.normal(0, 0.6, points.shape)

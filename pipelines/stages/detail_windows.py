@@ -1,8 +1,9 @@
-"""The three windows in which small classes are looked at again: both eyes with their brows, and mouth with nostrils.
+"""The windows in which small classes are looked at again: ears with what hangs on them, eyes with their brows, and
+mouth with nostrils.
 
-Landmarks place them: upright in the face, as large as the face, the second eye mirrored so that an eye's outer corner
-is always on the left. A window is described by the matrix (2, 3) from its pixels to the picture's (the centre of a
-first pixel is 0, 0 in both).
+Landmarks place them: upright in the face, as large as the face, the second of two mirrored so that an eye's outer
+corner is always on the left. Later ones are pasted over earlier ones. A window is described by the matrix (2, 3) from
+its pixels to the picture's (the centre of a first pixel is 0, 0 in both).
 """
 
 import numpy as np
@@ -21,10 +22,12 @@ _EYES_APART, _NOSE_LENGTH = 90.0, 50.0
 # A window's side, and how far its middle lies above the middle of eye or mouth, in millimetres.
 _EYE_SIDE, _EYE_RAISE = 64.0, 8.0
 _MOUTH_SIDE, _MOUTH_RAISE = 72.0, 8.0
+# An ear lies outside the jaw line's upper end; below it hangs what is worn.
+_EAR_SIDE, _EAR_RAISE, _EAR_OUT = 80.0, -10.0, 8.0
 
 
 def window_matrices(landmarks: np.ndarray) -> np.ndarray:
-    """Places the windows of one face: landmarks float (68, 2) -> float32 (3, 2, 3), in the order of WINDOWS."""
+    """Places the windows of one face: landmarks float (68, 2) -> float32 (R, 2, 3), in the order of WINDOWS."""
     points = np.asarray(landmarks, np.float64)
     across = points[45] - points[36]
     down = points[33] - points[27]
@@ -33,18 +36,21 @@ def window_matrices(landmarks: np.ndarray) -> np.ndarray:
     angle = np.arctan2(across[1], across[0])
     x = np.array([np.cos(angle), np.sin(angle)])
     y = np.array([-x[1], x[0]])
+    out = _EAR_OUT * millimetre * x
     places = (
+        (points[0:3].mean(0) - out, _EAR_SIDE, _EAR_RAISE, 1),
+        (points[14:17].mean(0) + out, _EAR_SIDE, _EAR_RAISE, -1),
         (points[36:42].mean(0), _EYE_SIDE, _EYE_RAISE, 1),
         (points[42:48].mean(0), _EYE_SIDE, _EYE_RAISE, -1),
         (points[48:60].mean(0), _MOUTH_SIDE, _MOUTH_RAISE, 1),
     )
-    out = np.empty((len(places), 2, 3), np.float32)
-    for matrix, (middle, side, lift, direction) in zip(out, places, strict=True):
+    matrices = np.empty((len(places), 2, 3), np.float32)
+    for matrix, (middle, side, lift, direction) in zip(matrices, places, strict=True):
         step = side * millimetre / DETAIL_SIZE
         matrix[:, 0], matrix[:, 1] = direction * step * x, step * y
         half = (DETAIL_SIZE - 1) / 2
         matrix[:, 2] = middle - lift * millimetre * y - half * (matrix[:, 0] + matrix[:, 1])
-    return out
+    return matrices
 
 
 def jitter_matrices(matrices: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> np.ndarray:
@@ -63,7 +69,7 @@ def jitter_matrices(matrices: np.ndarray, rng: np.random.Generator, strength: fl
 
 
 def cut_windows(picture: np.ndarray, matrices: np.ndarray, nearest: bool = False) -> np.ndarray:
-    """Cuts the windows out of a picture: uint8 (H, W) or (H, W, C) -> uint8 (3, 64, 64) or (3, 64, 64, C)."""
+    """Cuts the windows out of a picture: uint8 (H, W) or (H, W, C) -> uint8 (R, 64, 64) or (R, 64, 64, C)."""
     import cv2
 
     flags = cv2.WARP_INVERSE_MAP | (cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR)
@@ -83,8 +89,8 @@ def paste_windows(shares: np.ndarray, windows: np.ndarray, matrices: np.ndarray)
 
     Args:
         shares: float32 (K, H, W), of the whole picture.
-        windows: float32 (3, K, 64, 64).
-        matrices: (3, 2, 3).
+        windows: float32 (R, K, 64, 64).
+        matrices: (R, 2, 3).
     """
     import cv2
 

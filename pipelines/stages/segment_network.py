@@ -1,6 +1,6 @@
 """Semantic video of a clip by the segmenter network (models/segmenter.py), steady in time.
 
-The whole crop and its three windows go through the network in batches; the class shares of each are averaged over
+The whole crop and its windows go through the network in batches; the class shares of each are averaged over
 neighbouring frames before they are put together. A neighbour counts where its pixels look the same: in a window the
 landmarks follow the head, so a window is already still where the head moves, and in the whole crop a place that moved
 keeps its own frame's shares.

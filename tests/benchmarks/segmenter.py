@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from models.layers.module import initialise
-from models.segmenter import CompactConfig, SegmenterModel, build, save_segmenter
+from models.segmenter import WINDOWS, CompactConfig, SegmenterModel, build, save_segmenter
 from pipelines.stages.segment_network import NetworkConfig, segment_clip
 from tests.corpus_clip import FACE
 
@@ -37,14 +37,14 @@ def main(directory: str | None) -> None:
     rng = np.random.default_rng(0)
     batch = NetworkConfig().batch
     pictures = rng.integers(0, 256, (batch, 256, 256, 3), np.uint8)
-    windows = rng.integers(0, 256, (batch, 3, 64, 64, 3), np.uint8)
+    windows = rng.integers(0, 256, (batch, len(WINDOWS), 64, 64, 3), np.uint8)
     frames = np.repeat(pictures[:1], FRAMES, 0)
     landmarks = np.repeat(FACE[None], FRAMES, 0).astype(np.float32)
     cores = len(os.sched_getaffinity(0))
     print(f"{cores} core(s), batches of {batch}")
     for name, count, run in (
         ("whole crop", batch, lambda: model.map(pictures)),
-        ("three windows", batch, lambda: model.windows(windows)),
+        ("windows", batch, lambda: model.windows(windows)),
         ("a clip, smoothed", FRAMES, lambda: segment_clip(frames, landmarks, model)),
     ):
         took = seconds(run) / count

@@ -15,6 +15,7 @@ from models.io import save_model
 from models.labels import EVERY_LABEL, LABEL_INDEX, NUM_LABELS, label_set
 from models.layers.module import abstract
 from models.segmenter import (
+    WINDOWS,
     CompactConfig,
     DinoSegmenterConfig,
     SegmenterModel,
@@ -92,7 +93,7 @@ def test_agreement_counts_known_pixels_only():
 def shapes(config):
     graph, template = abstract(functools.partial(build, config))
     pictures = jax.ShapeDtypeStruct((2, 256, 256, 3), jnp.uint8)
-    windows = jax.ShapeDtypeStruct((2, 3, 64, 64, 3), jnp.uint8)
+    windows = jax.ShapeDtypeStruct((2, len(WINDOWS), 64, 64, 3), jnp.uint8)
     return jax.eval_shape(lambda p, a, b: nnx.merge(graph, p)(a, b), template, pictures, windows), template
 
 
@@ -108,7 +109,7 @@ def shapes(config):
 )
 def test_every_size_gives_the_maps(config):
     (whole, windows), template = shapes(config)
-    assert whole.shape == (2, 128, 128, NUM_LABELS) and windows.shape == (2, 3, 64, 64, NUM_LABELS)
+    assert whole.shape == (2, 128, 128, NUM_LABELS) and windows.shape == (2, len(WINDOWS), 64, 64, NUM_LABELS)
     if isinstance(config, CompactConfig):
         # As float16 it must stay a small part of the repository.
         assert sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(template)) * 2 < 6e6
@@ -135,7 +136,7 @@ def test_a_saved_segmenter_runs_and_its_weights_are_half_precision(saved):
     model = SegmenterModel(saved)
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (2, 256, 256, 3), np.uint8)
-    windows = rng.integers(0, 256, (2, 3, 64, 64, 3), np.uint8)
+    windows = rng.integers(0, 256, (2, len(WINDOWS), 64, 64, 3), np.uint8)
     shares = model.map(pictures)
     assert shares.shape == (2, NUM_LABELS, 128, 128)
     np.testing.assert_allclose(shares.sum(1), 1, atol=1e-5)

@@ -12,7 +12,7 @@ from infra.training.jobs import build_job
 from infra.training.segmenter_job import CLASS_WEIGHTS, MixedRows, _slower
 from models.errors import InputError
 from models.labels import LABEL_INDEX, NUM_LABELS
-from models.segmenter import UNetConfig, load_segmenter
+from models.segmenter import WINDOWS, UNetConfig, load_segmenter
 from tests.corpus_clip import write_clip
 
 KEY = jax.random.key(0)
@@ -105,8 +105,8 @@ def test_the_paper_preset_has_its_shapes():
     batch = {
         "picture": jax.ShapeDtypeStruct((2, 256, 256, 3), np.uint8),
         "sets": jax.ShapeDtypeStruct((2, 128, 128), np.uint32),
-        "windows": jax.ShapeDtypeStruct((2, 3, 64, 64, 3), np.uint8),
-        "window_sets": jax.ShapeDtypeStruct((2, 3, 64, 64), np.uint32),
+        "windows": jax.ShapeDtypeStruct((2, len(WINDOWS), 64, 64, 3), np.uint8),
+        "window_sets": jax.ShapeDtypeStruct((2, len(WINDOWS), 64, 64), np.uint32),
     }
     new, metrics = jax.eval_shape(job.step, state, batch, KEY)
     assert jax.tree.structure(new) == jax.tree.structure(state) and metrics["loss"].shape == ()

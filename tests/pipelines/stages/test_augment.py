@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from models.labels import EVERY_LABEL, LABEL_INDEX, label_set
+from models.segmenter import WINDOWS
 from pipelines.stages.augment import COVER, AugmentConfig, augmented_example, plain_example
 from pipelines.stages.label_adapters import truth_labels
 
@@ -27,16 +28,16 @@ def test_the_plain_example_is_the_crop(item):
     example = plain_example(item)
     np.testing.assert_array_equal(example["picture"], item["picture"])
     np.testing.assert_array_equal(example["sets"], item["sets"][item["codes"]][1::2, 1::2])
-    assert example["windows"].shape == (3, 64, 64, 3)
+    assert example["windows"].shape == (len(WINDOWS), 64, 64, 3)
     lips = label_set("lips")
-    assert (example["window_sets"][2] == lips).mean() > 0.05 and not (example["window_sets"][:2] == lips).any()
+    assert (example["window_sets"][-1] == lips).mean() > 0.05 and not (example["window_sets"][2:4] == lips).any()
 
 
 def lips_share(example):
     """How red the pixels labelled lips are against those that are not, in the mouth's window."""
-    window, lips = example["windows"][2].astype(float), example["window_sets"][2] == label_set("lips")
+    window, lips = example["windows"][-1].astype(float), example["window_sets"][-1] == label_set("lips")
     redness = window[..., 0] - window[..., 1]
-    return redness[lips].mean() - redness[~lips & (example["window_sets"][2] == label_set("face"))].mean()
+    return redness[lips].mean() - redness[~lips & (example["window_sets"][-1] == label_set("face"))].mean()
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -60,13 +61,14 @@ def test_a_mirrored_example_has_its_eyes_exchanged(item):
     sides = set()
     for seed in range(8):
         example = augmented_example(item, np.random.default_rng(seed), STILL)
-        marked = (example["window_sets"] == label_set("pupil")).any((1, 2))
-        assert marked.sum() == 1 and not marked[2]
+        eyes = example["window_sets"][2:4]
+        marked = (eyes == label_set("pupil")).any((1, 2))
+        assert marked.sum() == 1 and not (example["window_sets"][-1] == label_set("pupil")).any()
         flipped = marked[1]
         columns = np.nonzero(example["sets"] == label_set("pupil"))[1]
         assert (columns.mean() > 64) == flipped
         # Either way it lies on the window's left, where outer corners are.
-        window = example["window_sets"][int(flipped)] == label_set("pupil")
+        window = eyes[int(flipped)] == label_set("pupil")
         assert np.nonzero(window)[1].mean() < 32
         sides.add(bool(flipped))
     assert sides == {True, False}

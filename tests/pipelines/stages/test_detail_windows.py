@@ -1,8 +1,9 @@
-"""Windows on eyes and mouth: where landmarks put them, and that what is cut goes back where it was."""
+"""Windows on ears, eyes and mouth: where landmarks put them, and that what is cut goes back where it was."""
 
 import numpy as np
 import pytest
 
+from models.segmenter import WINDOWS
 from pipelines.stages.detail_windows import (
     MIRROR,
     cut_windows,
@@ -38,7 +39,7 @@ def test_mirroring_twice_changes_nothing_and_sides_are_exchanged(points):
 @pytest.mark.parametrize("degrees", [-25, 0, 18])
 def test_windows_stand_upright_around_their_parts(points, degrees):
     points = turned(points, degrees)
-    first, second, mouth = window_matrices(points)
+    right_ear, left_ear, first, second, mouth = window_matrices(points)
     for matrix, corner in ((first, points[36]), (second, points[45])):
         # An eye's outer corner is left of the middle and its height is that of the inner corner.
         x, y = np.linalg.solve(matrix[:, :2], corner - matrix[:, 2])
@@ -47,6 +48,10 @@ def test_windows_stand_upright_around_their_parts(points, degrees):
     assert inner[0, 0] < 20 and inner[1, 0] > 44 and abs(inner[0, 1] - inner[1, 1]) < 3
     nostril = np.linalg.solve(mouth[:, :2], points[33] - mouth[:, 2])
     assert 3 < nostril[1] < 30
+    for matrix, jaw in ((right_ear, points[1]), (left_ear, points[15])):
+        # The jaw line's upper end is right of the middle, toward the face.
+        x, y = np.linalg.solve(matrix[:, :2], jaw - matrix[:, 2])
+        assert 32 < x < 50 and 10 < y < 40
     assert np.linalg.det(first[:, :2]) > 0 > np.linalg.det(second[:, :2])
 
 
@@ -69,14 +74,14 @@ def test_what_is_cut_goes_back_where_it_was(points):
 def test_pasting_keeps_shares_shares(points):
     rng = np.random.default_rng(0)
     shares = rng.dirichlet(np.ones(21), (256, 256)).astype(np.float32).transpose(2, 0, 1).copy()
-    windows = rng.dirichlet(np.ones(21), (3, 64, 64)).astype(np.float32).transpose(0, 3, 1, 2).copy()
+    windows = rng.dirichlet(np.ones(21), (len(WINDOWS), 64, 64)).astype(np.float32).transpose(0, 3, 1, 2).copy()
     paste_windows(shares, windows, window_matrices(points))
     np.testing.assert_allclose(shares.sum(0), 1, atol=1e-4)
 
 
 def test_windows_beyond_the_picture_are_left_out(points):
     shares = np.zeros((2, 256, 256), np.float32)
-    paste_windows(shares, np.ones((3, 2, 64, 64), np.float32), window_matrices(points + 1000))
+    paste_windows(shares, np.ones((len(WINDOWS), 2, 64, 64), np.float32), window_matrices(points + 1000))
     assert shares.max() == 0
 
 
