@@ -1,7 +1,5 @@
 """The fit gets back shapes, expressions and poses from the landmarks that they project to."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -147,11 +145,9 @@ def test_pixels_improve_on_biased_landmarks_and_tell_the_gaze(model):
         seen = project(deform(model.landmark_model(), fit.shape, fit.expression), fit.pose, fit.camera)
         return np.linalg.norm(seen - truth, axis=-1).mean(), rotation_errors(fit.pose, pose).mean()
 
-    # The refiner knows people's textures; a preview is drawn without any.
-    config = dataclasses.replace(CONFIG, refine=False)
-    blind, seeing = fit_clip(landmarks, model, config), fit_clip(landmarks, model, config, frames)
+    blind, seeing = fit_clip(landmarks, model, CONFIG), fit_clip(landmarks, model, CONFIG, frames)
     assert np.isnan(blind.photometric_error) and 0 < seeing.photometric_error < 0.1
-    assert (np.array(errors(seeing)) < 0.92 * np.array(errors(blind))).all()
+    assert (np.array(errors(seeing)) < 0.85 * np.array(errors(blind))).all()
     assert (blind.expression[:, -2:] == 0).all()
     assert np.corrcoef(seeing.expression[:, -2], expression[:, -2])[0, 1] > 0.9
 
@@ -161,7 +157,7 @@ def test_a_model_of_flames_layout_is_fitted(tmp_path):
     np.savez(tmp_path / "flame_static_embedding_68.npz", **embedding())
     flame = load_face_model(tmp_path / "generic_model.pkl")
     rng = np.random.default_rng(0)
-    frames = 12
+    frames = 6
     shape = rng.normal(0, 0.5, flame.num_shape).astype(np.float32)
     expression = np.zeros((frames, flame.num_expression), np.float32)
     expression[:, flame.expression_index("jaw_x")] = np.linspace(0, 0.25, frames)

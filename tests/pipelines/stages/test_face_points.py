@@ -83,7 +83,7 @@ def test_irises_are_the_fronts_of_the_eyeballs(model, points):
 def test_normals_point_out_of_the_head(model):
     normals = vertex_normals(model)
     nose = model.faces[model.landmark_faces[30], 0]
-    assert normals[nose, 2] > 0.6
+    assert normals[nose, 2] > 0.8
     np.testing.assert_allclose(np.linalg.norm(normals[model.faces.ravel()], axis=1), 1, atol=1e-6)
 
 
