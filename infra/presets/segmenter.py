@@ -59,7 +59,7 @@ class SegmenterTraining:
 EMBEDDED = SegmenterTraining(
     model=CompactConfig(),
     optimizer=OptimizerConfig(peak=5e-3, warmup=100, final=0.02, weight_decay=1e-3, clip=3.0, flat=True),
-    steps=5000,
+    steps=3600,
     batch=8,
 )
 TINY = SegmenterTraining(

@@ -37,6 +37,9 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="override the number of steps")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=int, default=200, help="steps between checkpoints (default: 200)")
+    parser.add_argument(
+        "--devices", type=int, default=1, help="on a CPU: devices that a batch is split over, best one a core (default: 1)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the config and stop")
 
 
@@ -68,6 +71,10 @@ def run(args: argparse.Namespace) -> dict:
         for part in parts:
             print(part.config)
         return {"name": args.name, "config": [repr(part.config) for part in parts]}
+    if args.devices > 1:
+        import jax
+
+        jax.config.update("jax_num_cpu_devices", args.devices)
     results = train_named(
         args.name,
         preset=args.preset,

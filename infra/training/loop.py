@@ -136,11 +136,11 @@ def train(
     start = checkpoints.latest()
     step_fn = jax.jit(job.step, donate_argnums=0)
     evaluate_fn = jax.jit(job.evaluate)
-    clock = _Clock()
+    clock, spread = _Clock(), _Spread()
     with _Signals() as signals:
         if start is None:
             begin = 0
-            state = _initialise(job, jax.random.fold_in(root, _HELDOUT_STREAM - 1))
+            state = spread.state(_initialise(job, jax.random.fold_in(root, _HELDOUT_STREAM - 1)))
             _truncate_log(workdir, before=0)
             before = heldout_metrics(job, evaluate_fn, state, root)
             _log(workdir, {"step": 0, "heldout": before})
@@ -148,12 +148,14 @@ def train(
             begin = start
             like = jax.eval_shape(job.init, root)
             state, progress = checkpoints.restore(start, like, batches)
+            state = spread.state(state)
             clock.earlier = progress.pop("seconds")
             before = progress
             _truncate_log(workdir, before=start + 1)
         count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state))
         origin = "from the start" if start is None else f"resumed from step {start}"
-        _say(job, f"{job.steps} steps {origin}; {count:,} numbers of state; held-out loss {before['loss']:.4g}")
+        over = f"; on {spread.count} devices" if spread.count > 1 else ""
+        _say(job, f"{job.steps} steps {origin}; {count:,} numbers of state{over}; held-out loss {before['loss']:.4g}")
 
         # --- Loop -----------------------------------------------------------------------------------------------------
         meter = _Meter(job, begin, report_seconds)
@@ -183,7 +185,7 @@ def train(
                 check()
                 checkpoints.save(number, state, batches, {**before, "seconds": clock.total()})
             batch = next(batches)
-            state, metrics = step_fn(state, batch, jax.random.fold_in(root, number))
+            state, metrics = step_fn(state, spread.batch(batch), jax.random.fold_in(root, number))
             check()  # the step before this one, while this one runs
             unchecked = (number, batch, metrics)
             if number % log_every == 0 or number == job.steps - 1:
@@ -303,6 +305,32 @@ def _truncate_log(workdir: Path, *, before: int) -> None:
 
 def _say(job: Job, text: str) -> None:
     print(f"[{job.name}] {text}", file=sys.stderr, flush=True)
+
+
+class _Spread:
+    """Lays a batch's examples over this machine's devices and the state on each of them.
+
+    The loss is a mean over the whole batch, so the steps are the same on any number of devices up to rounding. With one
+    device everything stays where it is.
+    """
+
+    def __init__(self):
+        devices = jax.local_devices()
+        self.count = len(devices)
+        if self.count > 1:
+            mesh = jax.sharding.Mesh(np.array(devices), ("batch",))
+            self._split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
+            self._everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+    def state(self, state: State) -> State:
+        return jax.device_put(state, self._everywhere) if self.count > 1 else state
+
+    def batch(self, batch: Batch) -> Batch:
+        """A batch whose size the devices do not divide goes to every one of them whole."""
+        if self.count == 1:
+            return batch
+        even = all(np.ndim(x) and len(x) % self.count == 0 for x in jax.tree.leaves(batch))
+        return jax.device_put(batch, self._split if even else self._everywhere)
 
 
 class _Clock:

@@ -261,20 +261,22 @@ def _light(rng: np.random.Generator) -> np.ndarray:
     """A light that falls off across the picture, with a tint: float32 (256, 256, 3)."""
     angle, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.7)
     grid = np.linspace(-1, 1, CROP_SIZE, dtype=np.float32)
-    ramp = np.cos(angle) * grid[None] + np.sin(angle) * grid[:, None]
-    return (1 + strength * ramp)[..., None] * (1 + 0.12 * rng.normal(0, 1, 3) * ramp[..., None])
+    ramp = float(np.cos(angle)) * grid[None] + float(np.sin(angle)) * grid[:, None]
+    tint = 0.12 * rng.normal(0, 1, 3).astype(np.float32)
+    return (1 + float(strength) * ramp)[..., None] * (1 + tint * ramp[..., None])
 
 
 def _recoloured(picture, rng, config):
-    picture = np.clip(picture, 0, 255) / 255
-    picture = picture ** np.exp(rng.normal(0, 0.25))
-    picture = picture * np.exp(rng.normal(0, 0.15) + rng.normal(0, 0.06, 3))
-    middle = picture.mean()
-    picture = middle + (picture - middle) * np.exp(rng.normal(0, 0.2))
-    grey = picture @ np.array([0.299, 0.587, 0.114])
-    keep = 0.0 if rng.random() < config.grey else np.exp(rng.normal(0, 0.3))
+    # Plain floats and float32 arrays: numpy's own scalars would make every picture float64.
+    picture = np.clip(picture, 0, 255).astype(np.float32) / 255
+    picture = picture ** float(np.exp(rng.normal(0, 0.25)))
+    picture = picture * np.exp(rng.normal(0, 0.15) + rng.normal(0, 0.06, 3)).astype(np.float32)
+    middle = float(picture.mean())
+    picture = middle + (picture - middle) * float(np.exp(rng.normal(0, 0.2)))
+    grey = picture @ np.array([0.299, 0.587, 0.114], np.float32)
+    keep = 0.0 if rng.random() < config.grey else float(np.exp(rng.normal(0, 0.3)))
     picture = grey[..., None] + keep * (picture - grey[..., None])
-    return (np.clip(picture + rng.normal(0, 0.04), 0, 1) * 255).astype(np.float32)
+    return np.clip(picture + float(rng.normal(0, 0.04)), 0, 1) * np.float32(255)
 
 
 def _degraded(picture, rng, config):
