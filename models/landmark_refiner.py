@@ -48,7 +48,7 @@ class RefinerConfig:
     ridge: float = 2e-4
     starts: int = 3
     shift: float = 0.02
-    directions: int = 64
+    directions: int = 256
     known: float = 0.74
     unknown: float = 0.80
 

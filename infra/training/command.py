@@ -38,7 +38,10 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=int, default=200, help="steps between checkpoints (default: 200)")
     parser.add_argument(
-        "--devices", type=int, default=1, help="on a CPU: devices that a batch is split over, best one a core (default: 1)"
+        "--devices",
+        type=int,
+        default=1,
+        help="CPU devices that split a batch, best one a core (default: 1)",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the config and stop")
 
