@@ -157,7 +157,8 @@ def _curate(config: DemoConfig, root: str, runner: RunnerOptions) -> dict:
 
 
 def _annotate(root: str, runner: RunnerOptions) -> dict:
-    from pipelines.annotate import AnnotateConfig, annotate
+    from pipelines.annotate import annotate
+    from pipelines.annotators import AnnotateConfig
 
     made = annotate(AnnotateConfig(dataset=root), runner)
     return {"items": made["clips"], "unit": f"clips x {len(ANNOTATIONS)} columns", "summary": made}

@@ -39,7 +39,7 @@ class PhotometricConfig:
     steps: int = 3
     levels: tuple[int, ...] = (1,)
     sigma: float = 0.10
-    weight: float = 0.3
+    weight: float = 0.45
     landmark_weight: float = 0.5
     own_albedo: float = 0.3
     feature_weight: float = 2.0

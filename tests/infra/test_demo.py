@@ -68,7 +68,7 @@ def test_given_files_come_from_a_held_out_clip_with_every_column(tmp_path):
 
 def command(workdir, inputs):
     return [sys.executable, "-m", "infra.cli", "demo", "--workdir", str(workdir), "--input", f"{inputs}/*.mp4",
-            "--scale", "0.1", "--workers", "2", "--json"]  # fmt: skip
+            "--scale", "0.15", "--workers", "2", "--json"]  # fmt: skip
 
 
 def run(workdir, inputs) -> dict:

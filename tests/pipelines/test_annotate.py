@@ -14,7 +14,8 @@ from models.face.model import deform, load_face_model
 from models.face.render import render_preview
 from models.signals import audio_samples, speech_steps
 from pipelines import annotate as job
-from pipelines.annotate import ANNOTATORS, AnnotateConfig, annotate, chosen_backends, model_hash
+from pipelines.annotate import annotate, chosen_backends
+from pipelines.annotators import ANNOTATORS, AnnotateConfig, model_hash
 from pipelines.beam import RunnerOptions
 from pipelines.dataset import (
     ANNOTATIONS,
