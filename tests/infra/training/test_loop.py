@@ -131,6 +131,28 @@ def test_killed_and_resumed_is_bitwise_the_same(whole, tmp_path, number):
     assert steps == sorted(steps) and len(set(steps[:-1])) == len(steps) - 1
 
 
+def test_two_devices_share_a_batch_and_resume(whole, tmp_path):
+    code = (
+        f"import sys; sys.path[:0] = [{str(HERE.parent)!r}]; import jax; jax.config.update('jax_num_cpu_devices', 2); "
+        "import test_loop as t; batch = t.loop._Spread().batch({'x': t.np.zeros((8, 4))}); "
+        "assert {s.data.shape for s in batch['x'].addressable_shards} == {(4, 4)}; "
+        f"t.loop.train(t.linear_job(pause=0.01), {str(tmp_path)!r}, save_every=10, log_every=5)"
+    )
+    run = [sys.executable, "-c", code]
+    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    process = subprocess.Popen(run, env=env)
+    wanted = tmp_path / "checkpoints" / "10" / "commit_success.txt"
+    deadline = time.monotonic() + 120
+    while not wanted.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.terminate()
+    assert process.wait(60) == 143
+    assert "on 2 devices" in subprocess.run(run, env=env, capture_output=True, text=True, check=True).stderr
+    _, _, params, _ = load_model(tmp_path)
+    _, _, alone, _ = load_model(whole.directory)
+    np.testing.assert_allclose(params["kernel"], alone["kernel"], atol=1e-5)
+
+
 def test_resume_without_a_checkpoint_starts_over(whole, tmp_path):
     (tmp_path / "log.jsonl").write_text('{"step": 0, "loss": 1}\n{"step"')
     result = loop.train(linear_job(), tmp_path, save_every=0, log_every=5)
