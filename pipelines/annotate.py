@@ -37,6 +37,7 @@ from pipelines.dataset import (
     update_manifest,
     write_shard,
 )
+from pipelines.face_model import add_face_model_arguments, face_model_files
 
 JOB = "annotate"
 
@@ -255,18 +256,7 @@ examples:
         metavar="COLUMN=NAME",
         help="what makes a column; may be repeated",
     )
-    parser.add_argument(
-        "--face-model", metavar="FILE", help="FLAME, BFM (.mat) or an .npz of our format (default: the embedded head)"
-    )
-    parser.add_argument(
-        "--face-landmarks", metavar="FILE", help="FLAME's landmark embedding (default: one beside the model)"
-    )
-    parser.add_argument("--face-masks", metavar="FILE", help="FLAME_masks.pkl (default: one beside the model)")
-    parser.add_argument(
-        "--allow-pickle-code",
-        action="store_true",
-        help="let a face model's pickle run code of its own: only for files that you trust",
-    )
+    add_face_model_arguments(parser)
     parser.add_argument(
         "--segmenter", metavar="DIR", help="a trained segmenter for semantics=network (default: the embedded one)"
     )
@@ -279,10 +269,7 @@ def run(args: argparse.Namespace) -> dict:
         args.dataset,
         columns,
         tuple(args.backend),
-        args.face_model,
-        args.face_landmarks,
-        args.face_masks,
-        args.allow_pickle_code,
+        face_model_files(args),
         segmenter=args.segmenter,
     )
     return annotate(config, runner_options(args))

@@ -10,9 +10,8 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from models.errors import InputError
-from pipelines import storage
 from pipelines.dataset import ANNOTATIONS, Record
+from pipelines.face_model import FaceModelFiles
 from pipelines.stages.face_fit import LANDMARKS_ONLY, PIXELS, FaceFit, FitConfig
 from pipelines.stages.segment import SegmentConfig
 from pipelines.stages.segment_network import NetworkConfig
@@ -45,18 +44,13 @@ class Annotator:
 class AnnotateConfig:
     """``columns`` to make, ``backends`` as (column, name) pairs where not the default, and the settings of the stages.
 
-    ``face_model`` is a path to a face model as models.face.model.load_face_model reads it, with its companions and its
-    trust in pickled code; None is the embedded head. ``segmenter`` is the directory of a trained segmenter; None is the
-    embedded one.
+    ``segmenter`` is the directory of a trained segmenter; None is the embedded one.
     """
 
     dataset: str
     columns: tuple[str, ...] = ANNOTATIONS
     backends: tuple[tuple[str, str], ...] = ()
-    face_model: str | None = None
-    face_landmarks: str | None = None
-    face_masks: str | None = None
-    allow_pickle_code: bool = False
+    face_model: FaceModelFiles = FaceModelFiles()
     fit: FitConfig = field(default_factory=FitConfig)
     segment: SegmentConfig = field(default_factory=SegmentConfig)
     segmenter: str | None = None
@@ -65,17 +59,6 @@ class AnnotateConfig:
 
 
 # --- One clip through one annotator ---
-
-
-def _face_model(config: AnnotateConfig):
-    return _loaded(config.face_model, config.face_landmarks, config.face_masks, config.allow_pickle_code)
-
-
-@functools.lru_cache(maxsize=1)
-def _loaded(*arguments):
-    from models.face.model import load_face_model
-
-    return load_face_model(*arguments)
 
 
 def _frames(clip: Record) -> np.ndarray:
@@ -87,7 +70,7 @@ def _frames(clip: Record) -> np.ndarray:
 def _fit(clip: Record, _: dict, config: AnnotateConfig, backend: str) -> dict[str, Record]:
     from pipelines.stages.face_fit import fit_clip
 
-    model = _face_model(config)
+    model = config.face_model.load()
     frames = _frames(clip) if backend == PIXELS else None
     fit = fit_clip(clip["landmarks"], model, config.fit, frames)
     return {
@@ -127,7 +110,7 @@ def _semantics(clip: Record, columns: dict, config: AnnotateConfig, backend: str
         columns["pose"]["reprojection_error"],
         0.0,
     )
-    labels = segment.segment_clip(frames, landmarks, fit, _face_model(config), config.segment)
+    labels = segment.segment_clip(frames, landmarks, fit, config.face_model.load(), config.segment)
     return {"semantics": {"labels": labels, "backend": backend, "flicker": label_flicker(frames, labels)}}
 
 
@@ -156,7 +139,7 @@ def _script(clip: Record, columns: dict, config: AnnotateConfig, backend: str) -
 def _description(clip: Record, columns: dict, config: AnnotateConfig, backend: str) -> dict[str, Record]:
     from pipelines.stages.describe import Clip, describe
 
-    names = _face_model(config).expression_names
+    names = config.face_model.load().expression_names
     expression = columns["expression"]["expression"]
     seen = Clip(
         frames=_frames(clip),
@@ -195,20 +178,6 @@ ANNOTATORS = (
 USES_FACE_MODEL = {"shape", "semantics", "description"}
 
 
-def model_hash(config: AnnotateConfig) -> str:
-    """What identifies the face model: the checksums of its files, or the embedded one's name."""
-    if config.face_model is None:
-        return _face_model(config).name
-    sums = []
-    for option in ("face_model", "face_landmarks", "face_masks"):
-        path = getattr(config, option)
-        try:
-            sums += [storage.sha256_file(path)] if path else []
-        except OSError as error:
-            raise InputError(f"--{option.replace('_', '-')} {path}: {error}") from error
-    return " ".join(sums)
-
-
 def weights(item: Annotator, config: AnnotateConfig, backend: str) -> str:
     """Where the numbers behind a column come from: a file's checksum or a package's version."""
     from importlib.metadata import version
@@ -218,9 +187,9 @@ def weights(item: Annotator, config: AnnotateConfig, backend: str) -> str:
 
         return f"segmenter {segmenter_sha256(config.segmenter)}"
     if backend == PIXELS:
-        return f"face model {model_hash(config)}, landmark refiner {refiner_sha256()}"
+        return f"face model {config.face_model.identity()}, landmark refiner {refiner_sha256()}"
     if set(item.columns) & USES_FACE_MODEL:
-        return f"face model {model_hash(config)}"
+        return f"face model {config.face_model.identity()}"
     packages = {"script": "pocketsphinx", "speech": "silero-vad"}
     return f"{packages[item.name]} {version(packages[item.name])}" if item.name in packages else ""
 
@@ -236,5 +205,5 @@ def settings(item: Annotator, config: AnnotateConfig, backend: str) -> tuple:
     if backend == PIXELS:
         used = (*used, refiner_sha256())
     if set(item.columns) & USES_FACE_MODEL:
-        used = (*used, config.face_model, model_hash(config))
+        used = (*used, config.face_model, config.face_model.identity())
     return used

@@ -8,6 +8,7 @@ import io
 import json
 import wave
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,18 +17,25 @@ from models.labels import labels_to_colors
 from models.signals import AUDIO_RATE, VIDEO_FPS
 from pipelines import overlay, storage
 from pipelines.dataset import Dataset, Record
+from pipelines.face_model import FaceModelFiles, add_face_model_arguments, face_model_files
+
+if TYPE_CHECKING:
+    from models.face.model import FaceModel
 
 TEXT_FIELDS = {"description": ("description", "json"), "script": ("text", "txt")}
 
 
 @dataclass(frozen=True)
 class InspectConfig:
-    """Which clips to lay out: ``clips`` names them by id; none names the first ``limit``."""
+    """Which clips to lay out: ``clips`` names them by id; none names the first ``limit``. ``face_model``: the one that
+    they were fitted with.
+    """
 
     dataset: str
     output: str
     clips: tuple[str, ...] = ()
     limit: int = 4
+    face_model: FaceModelFiles = FaceModelFiles()
 
 
 def inspect(config: InspectConfig) -> dict:
@@ -46,14 +54,19 @@ def inspect(config: InspectConfig) -> dict:
         row = ids[clip]
         records = {name: column[row] for name, column in columns.items()}
         folder = storage.join(config.output, clip)
-        inspect_clip({name: record for name, record in records.items() if not record["error"]}, folder)
+        good = {name: record for name, record in records.items() if not record["error"]}
+        inspect_clip(good, folder, config.face_model)
         print(f"inspect: {folder}", flush=True)
         folders.append(folder)
     return {"clips": len(folders), "folders": folders}
 
 
-def inspect_clip(records: dict[str, Record], folder: str) -> None:
-    """Writes everything that is known of one clip. ``records`` maps column to this clip's record."""
+def inspect_clip(records: dict[str, Record], folder: str, face_model: FaceModelFiles) -> None:
+    """Writes everything that is known of one clip. ``records`` maps column to this clip's record.
+
+    Raises:
+        InputError: the clip was fitted with another face model.
+    """
     from pipelines.stages.frames import decode_video
 
     clip = records["clips"]
@@ -61,7 +74,8 @@ def inspect_clip(records: dict[str, Record], folder: str) -> None:
     drawn = np.stack([overlay.draw_landmarks(f, p) for f, p in zip(frames, clip["landmarks"], strict=True)])
     strips, audio = [frames, drawn], clip["audio"]
     if {"shape", "expression", "pose"} <= set(records):
-        strips[1:] = [with_head_box(drawn, records), fitted_mesh(frames, records)]
+        model = face_model.load_for(records["shape"])
+        strips[1:] = [with_head_box(drawn, records, model), fitted_mesh(frames, records, model)]
     if "semantics" in records:
         labels = records["semantics"]["labels"]
         strips += [overlay.blend_labels(frames, labels), labels_to_colors(labels)]
@@ -87,13 +101,12 @@ def inspect_clip(records: dict[str, Record], folder: str) -> None:
     storage.write_bytes(storage.join(folder, "facts.json"), text.encode())
 
 
-def fitted_mesh(frames: np.ndarray, records: dict[str, Record]) -> np.ndarray:
+def fitted_mesh(frames: np.ndarray, records: dict[str, Record], model: "FaceModel") -> np.ndarray:
     """Draws the fitted head over the clip, half transparent: uint8 (T, 256, 256, 3)."""
-    from models.face.model import load_face_model
     from models.face.render import render_preview
 
     drawn = render_preview(
-        load_face_model(),
+        model,
         records["shape"]["shape"],
         records["expression"]["expression"],
         records["pose"]["pose"],
@@ -103,13 +116,12 @@ def fitted_mesh(frames: np.ndarray, records: dict[str, Record]) -> np.ndarray:
     return (0.35 * frames + 0.65 * drawn).astype(np.uint8)
 
 
-def with_head_box(frames: np.ndarray, records: dict[str, Record]) -> np.ndarray:
+def with_head_box(frames: np.ndarray, records: dict[str, Record], model: "FaceModel") -> np.ndarray:
     """Draws each frame's box of the fitted head itself; the picture's edge is the clip's box."""
-    from models.face.model import load_face_model
     from pipelines.stages.crop import TIGHT, fitted_boxes
 
     camera, pose = records["shape"]["camera"], records["pose"]["pose"]
-    boxes = fitted_boxes(load_face_model(), records["shape"]["shape"], pose, camera, TIGHT)
+    boxes = fitted_boxes(model, records["shape"]["shape"], pose, camera, TIGHT)
     return np.stack([overlay.draw_box(frame, box) for frame, box in zip(frames, boxes, strict=True)])
 
 
@@ -167,8 +179,9 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", help="folder to write to (default: DATASET/inspect)")
     parser.add_argument("--clip", action="append", default=[], metavar="ID", help="a clip's id; may be repeated")
     parser.add_argument("--limit", type=int, default=4, help="how many clips if none is named (default: %(default)s)")
+    add_face_model_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> dict:
     output = args.output or storage.join(args.dataset, "inspect")
-    return inspect(InspectConfig(args.dataset, output, tuple(args.clip), args.limit))
+    return inspect(InspectConfig(args.dataset, output, tuple(args.clip), args.limit, face_model_files(args)))

@@ -17,6 +17,7 @@ from models.face.camera import project, rotation_matrix
 from models.face.model import FaceModel, deform
 from models.labels import LABEL_INDEX
 from models.signals import CROP_SIZE
+from pipelines.face_model import add_face_model_arguments, face_model_files
 from pipelines.stages.face_fit import FaceFit, FitConfig, axis_angles, face_size, fit_clip
 
 TARGETS = {
@@ -40,6 +41,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--corpus", type=Path, help="directory of `archon synthesize`: measured against its truth")
     parser.add_argument("--dataset", type=Path, help="a dataset of `archon curate`: measured against its landmarks")
     parser.add_argument("--landmarks-only", action="store_true", help="leave the photometric round out")
+    add_face_model_arguments(parser)
 
 
 def measure(args: argparse.Namespace) -> dict:
@@ -48,11 +50,13 @@ def measure(args: argparse.Namespace) -> dict:
         raise InputError(
             "archon measure fits: give --corpus (synthetic clips with truth), --dataset (real clips), or both"
         )
+    if args.corpus is not None and args.face_model is not None:
+        raise InputError("archon measure fits: --face-model: the truth of --corpus is in terms of the embedded head")
     figures = {}
     if args.corpus is not None:
         figures |= measure_corpus(args.corpus, pixels=not args.landmarks_only)
     if args.dataset is not None:
-        figures |= measure_dataset(str(args.dataset), pixels=not args.landmarks_only)
+        figures |= measure_dataset(str(args.dataset), face_model_files(args).load(), pixels=not args.landmarks_only)
     return figures
 
 
@@ -89,12 +93,11 @@ def measure_corpus(corpus: Path, pixels: bool = True) -> dict:
     }
 
 
-def measure_dataset(root: str, pixels: bool = True) -> dict:
+def measure_dataset(root: str, model: FaceModel, pixels: bool = True) -> dict:
     """Fits the clips of a dataset; returns reprojection error and jitter, means and worst."""
-    from models.face.model import load_face_model
     from pipelines.stages.frames import clip_frames
 
-    model, rows = load_face_model(), []
+    rows = []
     for clip in _clips(root):
         fit = fit_clip(clip["landmarks"], model, FitConfig(), clip_frames(clip) if pixels else None)
         rows.append(against_landmarks(fit, clip["landmarks"], model))

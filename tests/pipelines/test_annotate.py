@@ -15,7 +15,7 @@ from models.face.render import render_preview
 from models.signals import audio_samples, speech_steps
 from pipelines import annotate as job
 from pipelines.annotate import annotate, chosen_backends
-from pipelines.annotators import ANNOTATORS, AnnotateConfig, model_hash
+from pipelines.annotators import ANNOTATORS, AnnotateConfig
 from pipelines.beam import RunnerOptions
 from pipelines.dataset import (
     ANNOTATIONS,
@@ -248,14 +248,3 @@ def test_backends_default_to_the_first():
     assert chosen_backends(()) == {annotator.name: annotator.backends[0] for annotator in ANNOTATORS}
     # A step makes several columns: naming any of them chooses for the step.
     assert chosen_backends([("pose", "landmark-gauss-newton")])["shape"] == "landmark-gauss-newton"
-
-
-def test_a_missing_companion_of_the_face_model_is_named_by_its_option(tmp_path):
-    (tmp_path / "flame.pkl").write_bytes(b"x")
-    config = AnnotateConfig(
-        "dataset", face_model=str(tmp_path / "flame.pkl"), face_landmarks=str(tmp_path / "none.npz")
-    )
-    with pytest.raises(InputError, match="--face-landmarks .*none.npz"):
-        model_hash(config)
-    whole = AnnotateConfig("dataset", face_model=config.face_model, face_landmarks=config.face_model)
-    assert model_hash(whole) != model_hash(AnnotateConfig("dataset", face_model=config.face_model))

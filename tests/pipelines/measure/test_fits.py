@@ -119,10 +119,10 @@ def test_a_rendered_clip_is_measured(tmp_path):
 
 
 @pytest.mark.slow
-def test_real_clips_are_fitted_within_two_percent(real_clips, tmp_path):
+def test_real_clips_are_fitted_within_two_percent(real_clips, tmp_path, model):
     from pipelines.curate import CurateConfig, curate
 
     curate(CurateConfig((str(real_clips / "liveportrait_d10.mp4"),), str(tmp_path)))
-    figures = fits.measure_dataset(str(tmp_path))
+    figures = fits.measure_dataset(str(tmp_path), model)
     assert figures["real_clips"] == 2
     assert figures["reprojection_percent_worst"] < 2 and figures["jitter_of_landmarks_real_worst"] < 1
