@@ -3,14 +3,14 @@
 EMBEDDED: the one to carry along (models/embedded/segmenter), two U-Nets of 1.9 million parameters, made by::
 
     archon synthesize --clips 240 --seed 100 --size 768 --output corpus
-    archon train segmenter --preset embedded --source truth=corpus --source landmarks=DATASET --workdir W
+    archon train segmenter --preset embedded --devices 2 --source truth=corpus --source landmarks=DATASET --workdir W
     cp W/model.json W/model.npz models/embedded/segmenter/
     archon synthesize --clips 20 --seed 900 --size 768 --output heldout
     archon measure segmentation --corpus heldout --dataset DATASET --mesh face_landmarker.task \\
         --card models/embedded/segmenter/CARD.md
 
 DATASET is real clips (`archon curate`). Frames of 768 pixels because labels have half a frame's size: of 512 they would
-be coarser than the crop. On two 2.5 GHz cores a step took 1.5 to 2 s.
+be coarser than the crop. On two 2.5 GHz cores a step took 1.2 s (2.1 s without ``--devices 2``).
 
 TINY: the same, narrow and short, for tests. PAPER: DINOv2 ViT-B/14 (the paper's backbone; size not published) under a
 multi-layer head; needs its weights: ``--set backbone_weights=dinov2_vitb14_pretrain.pth``.

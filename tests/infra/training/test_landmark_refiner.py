@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from infra.training.landmark_refiner import percent, read_samples, run
+from infra.training.landmark_refiner import percent, plain_samples, read_samples, run
 from models.errors import InputError
 from models.landmark_refiner import load_refiner
 from models.signals import CROP_SIZE
@@ -34,6 +34,16 @@ def test_a_refiner_is_trained_saved_and_read_again(corpus, tmp_path, capsys):
     np.testing.assert_allclose(read.down, trained.down, rtol=2e-3, atol=1e-5)
     line = capsys.readouterr().out
     assert '"clips": 1' in line and "heldout_percent_after" in line
+
+
+def test_plain_heads_have_their_landmarks_where_they_are_drawn():
+    light, near, truth = plain_samples(3, 1)
+    assert light.shape == (3, CROP_SIZE, CROP_SIZE) and light.dtype == np.float32
+    assert percent(near, truth) < 1.5 and (truth.min(1) > 0).all() and (truth.max(1) < CROP_SIZE).all()
+    # The inside of the landmarks' box differs from the plain grey around it.
+    for picture, points in zip(light, truth, strict=True):
+        (left, top), (right, bottom) = points.min(0).astype(int), points.max(0).astype(int)
+        assert picture[top:bottom, left:right].std() > 10
 
 
 def test_a_corpus_without_a_face_is_named(tmp_path):
