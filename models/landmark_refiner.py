@@ -60,7 +60,7 @@ class Refiner:
     """Attributes: mean (68, 2): the mean landmarks; down (stages, D, R), up (stages, R, 136), bias (stages, 136);
     middle (D,), span (K, D): mean and main directions (unit length) of the descriptions at a detector's landmarks;
     known (): the share of a clip beside them up to which it is refined all the way (clips of rendered people
-    held out from training have up to 0.63, real clips 0.68 to 0.80);
+    held out from training have up to 0.63, real clips 0.67 to 0.76);
     weights_sha256: of the file that it was read from.
     """
 
