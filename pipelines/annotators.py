@@ -165,7 +165,7 @@ def _image(clip: Record, _: dict, config: AnnotateConfig, backend: str) -> dict[
 # In the order in which they run.
 ANNOTATORS = (
     Annotator(("shape", "expression", "pose"), (), (PIXELS, LANDMARKS_ONLY), _fit, version=2),
-    Annotator(("semantics",), ("shape", "expression", "pose"), ("geometry", "network"), _semantics, version=2),
+    Annotator(("semantics",), ("shape", "expression", "pose"), ("network", "geometry"), _semantics, version=2),
     Annotator(("image",), (), ("first-frame",), _image),
     Annotator(("speech",), (), ("silero", "energy"), _speech),
     Annotator(("script",), ("speech",), ("pocketsphinx",), _script),

@@ -133,7 +133,7 @@ def test_a_failure_keeps_its_row_and_says_why(annotated):
     columns = summary["columns"]
     assert columns["speech"]["errors"] == 1
     assert columns["shape"]["errors"] == columns["semantics"]["errors"] == columns["description"]["errors"] == 2
-    assert columns["semantics"]["clips"] == 4 and summary["backends"]["semantics"] == "geometry"
+    assert columns["semantics"]["clips"] == 4 and summary["backends"]["semantics"] == "network"
     assert dataset.good_rows("clips", *ANNOTATIONS) == [0, 2]
 
 
