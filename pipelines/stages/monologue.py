@@ -245,7 +245,7 @@ def render_clip(task: ClipTask, base: Path, made_by: dict) -> dict:
             filters.append(imperfections.Noise(fault, task.width, task.height, rngs["noise"]))
 
     height, width = task.height, task.width
-    labels = np.empty((frames, height // 2, width // 2), np.uint8)
+    labels = np.empty((frames, height, width), np.uint8)
     landmarks, hidden = np.empty((frames, 68, 2), np.float32), np.zeros((frames, 68), bool)
     video_path = Path(f"{base}.mp4.partial")
     stages = [(at, _stage(model, take, scene, props)) for at, scene in take.scenes]

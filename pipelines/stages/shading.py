@@ -320,7 +320,7 @@ def resolve(seen, faces, groups, front, back, weight, uv, texture, texels, label
       ids, depth: (2H, 2W) of ``draw_ids``; where ``depth`` is ``FAR`` an id means nothing.
       backdrop: (H, W, 3) uint8.
       color: (H, W, 3) uint8, written.
-      label: (H / 2, W / 2) uint8, written: the class of the nearest corner at the sample next to the cell's middle.
+      label: (H, W) uint8, written: the class of the nearest corner at the sample next to the pixel's middle.
     """
     height, width = color.shape[0], color.shape[1]
     rows, columns = texels.shape[1], texels.shape[2]
@@ -405,17 +405,22 @@ def resolve(seen, faces, groups, front, back, weight, uv, texture, texels, label
                 g += share * cg
                 b += share * cb
             line[j, 0], line[j, 1], line[j, 2] = np.uint8(r), np.uint8(g), np.uint8(b)
-    for i in range(label.shape[0]):
-        for j in range(label.shape[1]):
-            f = ids[4 * i + 2, 4 * j + 2]
-            if depth[4 * i + 2, 4 * j + 2] >= nothing:
+    for i in range(height):
+        names, line = ids[2 * i + 1], depth[2 * i + 1]
+        for j in range(width):
+            if line[2 * j + 1] >= nothing:
                 label[i, j] = 0
                 continue
+            f = names[2 * j + 1]
             p, q, s = faces[f, 0], faces[f, 1], faces[f, 2]
+            k = labels[p]
+            if labels[q] == k and labels[s] == k:
+                label[i, j] = k
+                continue
             xa, ya = seen[p, 0], seen[p, 1]
             ux, uy, vx, vy = seen[q, 0] - xa, seen[q, 1] - ya, seen[s, 0] - xa, seen[s, 1] - ya
             area = ux * vy - uy * vx
-            x, y = np.float32(4 * j) + np.float32(2.5) - xa, np.float32(4 * i) + np.float32(2.5) - ya
+            x, y = np.float32(2 * j) + np.float32(1.5) - xa, np.float32(2 * i) + np.float32(1.5) - ya
             wq, ws = (x * vy - y * vx) / area, (ux * y - uy * x) / area
             wp = one - wq - ws
             label[i, j] = labels[p if wp >= wq and wp >= ws else q if wq >= ws else s]
