@@ -9,8 +9,8 @@ EMBEDDED: the one to carry along (models/embedded/segmenter), two U-Nets of 1.9 
     archon measure segmentation --corpus heldout --dataset DATASET --mesh face_landmarker.task \\
         --card models/embedded/segmenter/CARD.md
 
-DATASET is real clips (`archon curate`). Frames of 768 pixels, as a head in one of 512 can be smaller than the crop. On two
-2.5 GHz cores a step took 1.2 s (2.1 s without ``--devices 2``).
+DATASET is real clips (`archon curate`). Frames of 768 pixels, as a head in one of 512 can be smaller than the crop. On
+two 2.5 GHz cores a step took 1.2 s (2.1 s without ``--devices 2``).
 
 TINY: the same, narrow and short, for tests. PAPER: DINOv2 ViT-B/14 (the paper's backbone; size not published) under a
 multi-layer head; needs its weights: ``--set backbone_weights=dinov2_vitb14_pretrain.pth``.
