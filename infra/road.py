@@ -14,6 +14,7 @@ from models.labels import labels_to_colors
 from models.signals import AUDIO_RATE, VIDEO_FPS
 from pipelines import overlay, storage
 from pipelines.dataset import ANNOTATIONS, Dataset
+from pipelines.face_model import FaceModelFiles
 from pipelines.inspect import fitted_mesh
 from pipelines.stages.frames import decode_video
 
@@ -42,7 +43,7 @@ def draw_road(workdir: str, output: str | None = None) -> str:
     axes[0].imshow(raw)
     axes[0].add_patch(Rectangle((x, y), side, side, fill=False, color="#00d27a", linewidth=1.5))
     axes[1].imshow(overlay.draw_landmarks(frames[middle], clip["landmarks"][middle]))
-    axes[2].imshow(fitted_mesh(frames, records)[middle])
+    axes[2].imshow(fitted_mesh(frames, records, FaceModelFiles().load_for(records["shape"]))[middle])
     axes[3].imshow(labels_to_colors(records["semantics"]["labels"][middle]))
     draw_speech(axes[4], records)
     axes[5].imshow(generated[len(generated) // 2])

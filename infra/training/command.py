@@ -41,13 +41,15 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--devices",
         type=int,
         default=1,
-        help="CPU devices that split a batch, best one a core (default: 1)",
+        help="CPU devices that split a batch, best one a core; the weights differ by rounding (default: 1)",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the config and stop")
 
 
 def run(args: argparse.Namespace) -> dict:
     overrides = parse_overrides(args.set)
+    if args.devices < 1:
+        raise InputError(f"train: --devices: {args.devices}: expected 1 or more")
     if args.source:
         if args.name != SEGMENTER:
             raise InputError(f"train: --source is for the {SEGMENTER}; {args.name} takes --dataset")
@@ -78,6 +80,8 @@ def run(args: argparse.Namespace) -> dict:
         import jax
 
         jax.config.update("jax_num_cpu_devices", args.devices)
+        if jax.default_backend() != "cpu":
+            raise InputError(f"train: --devices splits CPUs; this is a {jax.default_backend()}, all of which are used")
     results = train_named(
         args.name,
         preset=args.preset,

@@ -15,7 +15,7 @@ cannot be told from landmarks, so it is not solved for.
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -160,10 +160,11 @@ def fit_clip(
         camera=camera,
         pace=np.float32(1 / stride**2),
     )
-    state = _landmark_solver(model, config, gaze=frames is not None)(observed)
+    solver = replace(config, refine=True)  # no part of the programs: one is compiled for both
+    state = _landmark_solver(model, solver, gaze=frames is not None)(observed)
     colour_error = np.full(padded, np.nan)
     if frames is not None and config.photometric.rounds:
-        state, colour_error = _photometric_solver(model, config)(state, observed, pad(frames))
+        state, colour_error = _photometric_solver(model, solver)(state, observed, pad(frames))
     gap = np.asarray(_projector(model)(state, camera))[:count] - (landmarks + 0.5)
     shape, expression, rotation, translation = (np.asarray(part) for part in state)
     pose = np.concatenate([axis_angles(rotation[:count]), translation[:count]], 1)

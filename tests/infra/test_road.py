@@ -17,7 +17,11 @@ def workdir(tmp_path):
     dataset = make_dataset(tmp_path)
     model = load_face_model()
     fits = {
-        "shape": {"shape": np.zeros(model.num_shape, np.float32), "camera": np.array([1200, 128, 128], np.float32)},
+        "shape": {
+            "shape": np.zeros(model.num_shape, np.float32),
+            "camera": np.array([1200, 128, 128], np.float32),
+            "face_model": model.name,
+        },
         "expression": {"expression": np.zeros((FRAMES, model.num_expression), np.float32)},
         "pose": {"pose": np.tile(np.array([0, 0, 0, 0, 0, 1.2], np.float32), (FRAMES, 1))},
     }

@@ -36,6 +36,11 @@ def test_bad_usage_has_status_2(tmp_path):
     assert missing.returncode == 2 and "--dataset" in missing.stderr
 
 
+def test_devices_are_one_or_more():
+    made = archon("speech", "--devices", "0", "--dry-run")
+    assert made.returncode == 2 and "--devices: 0: expected 1 or more" in made.stderr
+
+
 def test_dry_run_prints_the_config_without_data():
     made = archon("speech", "--preset", "paper", "--set", "batch=7", "--dry-run")
     assert made.returncode == 0, made.stderr

@@ -129,31 +129,47 @@ def test_frames_far_apart_are_smoothed_less(model):
     assert np.ptp(near.pose[:, 1]) < 0.8 * np.ptp(apart.pose[:, 1])
 
 
-def test_pixels_improve_on_biased_landmarks_and_tell_the_gaze(model):
-    shape, expression, pose, landmarks = talking_head(model, 8, yaw=0.2, noise=1.0)
+def biased_clip(model, seed: int):
+    """A clip under a detector that sees the nose and the mouth lower than they are, more so in some frames.
+
+    Returns landmarks, frames, the true gaze, and a function of a fit: mean landmark error in pixels, mean rotation
+    error in degrees.
+    """
+    shape, expression, pose, _ = talking_head(model, seed, yaw=0.2, noise=1.0)
     expression[:, model.expression_index("blink_left")] = expression[:, model.expression_index("blink_right")] = 0
     expression[:, -2] = 0.3 * np.sin(np.arange(FRAMES) / 6)
     pose[:, 5] -= 0.3
     frames = render_preview(model, shape, expression, pose)
     truth = project(deform(model.landmark_model(), shape, expression), pose, default_camera())
-    # A detector that sees the nose and the mouth lower than they are, more so in some frames.
     landmarks = truth - 0.5 + np.random.default_rng(0).normal(0, 0.7, truth.shape)
-    landmarks[:, 27:] += np.stack(
-        [0 * landmarks[:, 27:, 0], 1 + np.sin(np.arange(FRAMES) / 4)[:, None] + 0 * landmarks[:, 27:, 0]], -1
-    )
-    landmarks = landmarks.astype(np.float32)
+    landmarks[:, 27:, 1] += 1 + np.sin(np.arange(FRAMES) / 4)[:, None]
 
     def errors(fit):
         seen = project(deform(model.landmark_model(), fit.shape, fit.expression), fit.pose, fit.camera)
         return np.linalg.norm(seen - truth, axis=-1).mean(), rotation_errors(fit.pose, pose).mean()
 
-    # The colour term alone: refining the landmarks has tests of its own (tests/models/test_landmark_refiner.py).
+    return landmarks.astype(np.float32), frames, expression[:, -2], errors
+
+
+def test_colours_improve_on_biased_landmarks_and_tell_the_gaze(model):
+    landmarks, frames, gaze, errors = biased_clip(model, 8)
     colours = replace(CONFIG, refine=False)
     blind, seeing = fit_clip(landmarks, model, colours), fit_clip(landmarks, model, colours, frames)
     assert np.isnan(blind.photometric_error) and 0 < seeing.photometric_error < 0.1
-    assert (np.array(errors(seeing)) < 0.85 * np.array(errors(blind))).all()
     assert (blind.expression[:, -2:] == 0).all()
-    assert np.corrcoef(seeing.expression[:, -2], expression[:, -2])[0, 1] > 0.9
+    assert (np.array(errors(seeing)) < 0.85 * np.array(errors(blind))).all()
+    assert np.corrcoef(seeing.expression[:, -2], gaze)[0, 1] > 0.9
+
+
+def test_pixels_improve_on_the_average_of_several_clips(model):
+    """As annotate fits, with the refiner, which can turn a single head without texture by some tenths of a degree."""
+    blind, seeing = [], []
+    for seed in (8, 9, 10):
+        landmarks, frames, _, errors = biased_clip(model, seed)
+        blind.append(errors(fit_clip(landmarks, model, CONFIG)))
+        seeing.append(errors(fit_clip(landmarks, model, CONFIG, frames)))
+    assert (np.mean(seeing, 0) < 0.85 * np.mean(blind, 0)).all(), (seeing, blind)
+    assert (np.array(seeing)[:, 1] < np.array(blind)[:, 1] + 0.3).all()
 
 
 def test_a_model_of_flames_layout_is_fitted(tmp_path):

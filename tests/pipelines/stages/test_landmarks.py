@@ -13,34 +13,37 @@ MIRROR += [64, 63, 62, 61, 60, 67, 66, 65]
 
 @pytest.fixture(scope="module")
 def head():
-    """Four frames in which the mouth is open, by the truth: which of closed lips is the upper one no detector knows."""
+    """Four frames of a rendered clip, evenly spaced, and how far the mouth is open in each by the truth, in pixels."""
     from pipelines.measure.corpus import read_corpus
     from pipelines.stages.faces import detect_faces
 
     path, _, arrays = next(read_corpus(talking_head().parent))
-    opening = (arrays["landmarks"][:, 65:68, 1] - arrays["landmarks"][:, 63:60:-1, 1]).mean(1)
-    wanted = np.argsort(opening)[-40::10]
+    wanted = np.linspace(5, len(arrays["landmarks"]) - 5, 4).astype(int)
+    opening = (arrays["landmarks"][wanted, 65:68, 1] - arrays["landmarks"][wanted, 63:60:-1, 1]).mean(1)
     info = video.probe(str(path))
     frames = [frame for i, frame in enumerate(video.decode_frames(info, 256, 256)) if i in wanted]
-    return frames, np.stack([detect_faces(frame)[0].box for frame in frames])
+    return frames, np.stack([detect_faces(frame)[0].box for frame in frames]), opening
 
 
-def check_layout(points):
-    """The order of the 68 points: jaw around, brows above eyes, nose in between, mouth below, chin lowest."""
+def check_layout(points, lips_cross: float = 1.0):
+    """The order of the 68 points: jaw around, brows above eyes, nose in between, mouth below, chin lowest. The inner
+    edges of the lips may cross by ``lips_cross`` pixels.
+    """
     x, y = points[:, 0], points[:, 1]
     assert np.all(np.diff(x[0:17]) > -3) and y[8] == pytest.approx(y[:17].max(), abs=4)
     assert np.all(np.diff(x[17:27]) > 0) and y[17:27].max() < y[36:48].mean()
     assert x[36] < x[39] < x[42] < x[45] and x[48] < x[54] and x[60] < x[64]
     assert np.all(np.diff(y[27:31]) > 0) and y[30] < y[33] < y[51] < y[57] < y[8]
-    assert y[37] < y[41] and y[44] < y[46] and y[62] <= y[66] + 1
+    assert y[37] < y[41] and y[44] < y[46] and y[62] <= y[66] + lips_cross
 
 
 def test_dlib_lays_the_points_out(head):
-    frames, boxes = head
+    frames, boxes, opening = head
     points = landmarks.find_landmarks(frames, boxes, "dlib")
     assert points.shape == (4, 68, 2) and points.dtype == np.float32
-    for frame in points:
-        check_layout(frame)
+    for frame, opened in zip(points, opening, strict=True):
+        # Which of two closed lips is the upper one dlib does not know.
+        check_layout(frame, lips_cross=1 if opened > 4 else 3)
 
 
 def test_the_mediapipe_table_names_68_vertices():
