@@ -5,7 +5,7 @@ EMBEDDED: the one to carry along (models/embedded/segmenter), two U-Nets of 1.9 
     archon synthesize --clips 240 --seed 100 --size 768 --output corpus
     archon train segmenter --preset embedded --devices 2 --source truth=corpus --source landmarks=DATASET --workdir W
     cp W/model.json W/model.npz models/embedded/segmenter/
-    archon synthesize --clips 20 --seed 900 --size 768 --output heldout
+    archon synthesize --clips 20 --seed 901 --size 768 --output heldout
     archon measure segmentation --corpus heldout --dataset DATASET --mesh face_landmarker.task \\
         --card models/embedded/segmenter/CARD.md
 
@@ -35,6 +35,8 @@ class SegmenterTraining:
         real_share: share of the training examples that come from sources other than ``truth``, where there are both.
         dice: weight of the Dice term. window_weight: weight of the windows' loss beside the whole crop's.
         average: decay of the running average of the parameters, which is what is exported.
+        start_from: directory of a segmenter to begin with. parts: of it (whole or backbone and head, details) that are
+            trained, the others stay as they are; none for all.
         backbone_weights: official DINOv2 weights. backbone_rate: learning rate of the backbone as a share of the
             head's; 0 leaves it as it is.
     """
@@ -52,6 +54,8 @@ class SegmenterTraining:
     average: float = 0.998
     heldout_batches: int = 8
     augment: AugmentConfig = AugmentConfig()
+    start_from: str = field(default="", repr=False)
+    parts: tuple[str, ...] = ()
     backbone_weights: str | None = None
     backbone_rate: float = 0.0
 
