@@ -22,7 +22,7 @@ from models.errors import InputError
 from pipelines.dataset import Dataset, Record, ShardReader, heldout_sources, write_shard
 from pipelines.stages.label_adapters import PartialLabels
 
-VERSION = 1
+VERSION = 2
 # Sides of stored pictures, and how much more than curate's crop they show, so that training can turn and shrink them.
 _STORED, _MARGIN = 352, 1.35
 

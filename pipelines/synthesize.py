@@ -10,7 +10,7 @@ NAME.truth.npz, for T frames of H x W pixels:
 - shape (Ns,), expression (T, Ne), pose (T, 6), camera (3,): the 3DMM's parameters as in a dataset's records; ``camera``
   is focal length and principal point in frame pixels;
 - landmarks (T, 68, 2): pixels of the frame, pixel edges at whole numbers; hidden (T, 68) bool: something is before it;
-- labels (T, H/2, W/2) uint8: the 21 classes. Only the first person is labelled: a hand, a microphone or a second person
+- labels (T, H, W) uint8: the 21 classes. Only the first person is labelled: a hand, a microphone or a second person
   is background, also where it hides a face.
 
 NAME.truth.json: text, words and phonemes with their times, voice, attributes of person, place and light, description
@@ -29,7 +29,7 @@ from models.errors import InputError
 from models.signals import VIDEO_FPS
 
 # Goes into the truth: a change here renders existing corpora anew.
-CORPUS_VERSION = 2
+CORPUS_VERSION = 3
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,7 +55,7 @@ def write_clip(folder: Path, seed: int = 0, index: int = 0, frames: int = 8, siz
     path.parent.mkdir(parents=True, exist_ok=True)
     tint = rng.uniform(0.6, 1.0, (len(COLORS), 3))
     points = np.stack([(FACE + (t, 0)) * size / 256 for t in range(frames)]).astype(np.float32)
-    labels = np.stack([draw_labels(p / 2, size // 2) for p in points])
+    labels = np.stack([draw_labels(p, size) for p in points])
     pictures = []
     for p in points:
         colours = 40 + 0.7 * COLORS[draw_labels(p, size)] * tint[draw_labels(p, size)]

@@ -5,12 +5,12 @@ EMBEDDED: the one to carry along (models/embedded/segmenter), two U-Nets of 1.9 
     archon synthesize --clips 240 --seed 100 --size 768 --output corpus
     archon train segmenter --preset embedded --devices 2 --source truth=corpus --source landmarks=DATASET --workdir W
     cp W/model.json W/model.npz models/embedded/segmenter/
-    archon synthesize --clips 20 --seed 900 --size 768 --output heldout
+    archon synthesize --clips 20 --seed 901 --size 768 --output heldout
     archon measure segmentation --corpus heldout --dataset DATASET --mesh face_landmarker.task \\
         --card models/embedded/segmenter/CARD.md
 
-DATASET is real clips (`archon curate`). Frames of 768 pixels because labels have half a frame's size: of 512 they would
-be coarser than the crop. On two 2.5 GHz cores a step took 1.2 s (2.1 s without ``--devices 2``).
+DATASET is real clips (`archon curate`). Frames of 768 pixels, as a head in one of 512 can be smaller than the crop. On
+two 2.5 GHz cores a step took 1.2 s (2.1 s without ``--devices 2``).
 
 TINY: the same, narrow and short, for tests. PAPER: DINOv2 ViT-B/14 (the paper's backbone; size not published) under a
 multi-layer head; needs its weights: ``--set backbone_weights=dinov2_vitb14_pretrain.pth``.
@@ -35,6 +35,8 @@ class SegmenterTraining:
         real_share: share of the training examples that come from sources other than ``truth``, where there are both.
         dice: weight of the Dice term. window_weight: weight of the windows' loss beside the whole crop's.
         average: decay of the running average of the parameters, which is what is exported.
+        start_from: directory of a segmenter to begin with. parts: of it (whole or backbone and head, details) that are
+            trained, the others stay as they are; none for all.
         backbone_weights: official DINOv2 weights. backbone_rate: learning rate of the backbone as a share of the
             head's; 0 leaves it as it is.
     """
@@ -52,6 +54,8 @@ class SegmenterTraining:
     average: float = 0.998
     heldout_batches: int = 8
     augment: AugmentConfig = AugmentConfig()
+    start_from: str = field(default="", repr=False)
+    parts: tuple[str, ...] = ()
     backbone_weights: str | None = None
     backbone_rate: float = 0.0
 

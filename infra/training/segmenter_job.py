@@ -84,18 +84,25 @@ def build(*, preset, dataset, tokenizers, overrides, steps, seed):
     steps = steps or config.steps
     make = functools.partial(segmenter.build, config.model)
     graph, _ = abstract(make)
-    frozen = config.backbone_rate == 0 and isinstance(config.model, segmenter.DinoSegmenterConfig)
+    dino = isinstance(config.model, segmenter.DinoSegmenterConfig)
+    names = set(abstract(make)[1])
+    if unknown := set(config.parts) - names:
+        raise InputError(f"--set parts={','.join(config.parts)}: no {', '.join(unknown)}; expected of {sorted(names)}")
+    kept = names - set(config.parts) if config.parts else set()
+    frozen = kept | ({"backbone"} if dino and config.backbone_rate == 0 else set())
+    if kept and not config.start_from:
+        raise InputError("--set parts: needs start_from=DIRECTORY, the segmenter whose other parts are kept")
     optimizer = make_optimizer(config.optimizer, steps)
-    if isinstance(config.model, segmenter.DinoSegmenterConfig) and not frozen:
+    if dino and "backbone" not in frozen:
         optimizer = optax.chain(optimizer, _slower("backbone", config.backbone_rate))
 
     def split(params):
         """(what is trained, what is not)."""
-        fixed = {"backbone": params["backbone"]} if frozen else {}
+        fixed = {name: params[name] for name in sorted(frozen)}
         return {k: v for k, v in params.items() if k not in fixed}, fixed
 
     def start(key):
-        params = initialise(make, key)
+        params = initialise(make, key) if begin is None else jax.tree.map(jnp.asarray, begin)
         if config.backbone_weights:
             params = {**params, "backbone": jax.tree.map(jnp.asarray, backbone)}
         trained, fixed = split(params)
@@ -107,25 +114,43 @@ def build(*, preset, dataset, tokenizers, overrides, steps, seed):
             "step": jnp.zeros((), jnp.int32),
         }
 
+    begin, begin_sha256 = None, ""
+    if config.start_from:
+        found, begin, _ = segmenter.load_segmenter(config.start_from)
+        if found != config.model:
+            raise InputError(f"{config.start_from}: a segmenter of {found}, expected {config.model}")
+        begin_sha256 = segmenter.segmenter_sha256(config.start_from)
     backbone = None
     if config.backbone_weights:
-        if not isinstance(config.model, segmenter.DinoSegmenterConfig):
+        if not dino:
             raise InputError(f"--set backbone_weights: preset {preset} has no DINOv2 backbone")
         backbone = load_dino(config.backbone_weights, config.model.dino)
     weights = jnp.asarray(CLASS_WEIGHTS)
 
-    def loss(params, batch):
-        whole, windows = nnx.merge(graph, params)(batch["picture"], batch["windows"])
-        first = segmenter.set_loss(whole, batch["sets"], weights, config.dice)
-        second = segmenter.set_loss(windows, batch["window_sets"], weights, config.dice)
-        return first + config.window_weight * second, (first, second, whole, windows)
+    trains_map, trains_windows = bool({"whole", "backbone", "head"} & (names - frozen)), "details" not in frozen
+
+    def losses(params, batch, map_too: bool = True, windows_too: bool = True):
+        """((loss, logits) of the whole crop, of the windows); what is not wanted is not computed."""
+        net = nnx.merge(graph, params)
+
+        def part(wanted, network, pictures, sets):
+            logits = network(pictures) if wanted else None
+            return (segmenter.set_loss(logits, sets, weights, config.dice), logits) if wanted else (0.0, None)
+
+        return (
+            part(map_too, net.map, batch["picture"], batch["sets"]),
+            part(windows_too, net.windows, batch["windows"], batch["window_sets"]),
+        )
+
+    def total(first, second):
+        return trains_map * first + trains_windows * config.window_weight * second
 
     def step(state, batch, key):
-        def total(trained):
-            value, (first, second, _, _) = loss({**trained, **state["fixed"]}, batch)
-            return value, (first, second)
+        def of(trained):
+            (first, _), (second, _) = losses({**trained, **state["fixed"]}, batch, trains_map, trains_windows)
+            return total(first, second), (first, second)
 
-        (value, (first, second)), gradient = jax.value_and_grad(total, has_aux=True)(state["params"])
+        (value, (first, second)), gradient = jax.value_and_grad(of, has_aux=True)(state["params"])
         updates, moments = optimizer.update(gradient, state["optimizer"], state["params"])
         params = optax.apply_updates(state["params"], updates)
         # A young average follows quickly: it must not remember the initial values.
@@ -135,11 +160,11 @@ def build(*, preset, dataset, tokenizers, overrides, steps, seed):
         return new, {"loss": value, "whole": first, "windows": second}
 
     def evaluate(state, batch, key):
-        value, (first, second, whole, windows) = loss({**state["average"], **state["fixed"]}, batch)
+        (first, whole), (second, windows) = losses({**state["average"], **state["fixed"]}, batch)
         scores = segmenter.agreement(whole, batch["sets"])
         detail = segmenter.agreement(windows, batch["window_sets"])
         return {
-            "loss": value,
+            "loss": total(first, second),
             "whole": first,
             "windows": second,
             **scores,
@@ -192,7 +217,7 @@ def build(*, preset, dataset, tokenizers, overrides, steps, seed):
         export=export,
         steps=steps,
         items=config.batch,
-        data=hashlib.sha256("\n".join(source.identity() for source in sources).encode()).hexdigest(),
+        data=hashlib.sha256("\n".join([*(source.identity() for source in sources), begin_sha256]).encode()).hexdigest(),
     )
 
 

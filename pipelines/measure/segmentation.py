@@ -16,6 +16,7 @@ from models.signals import CROP_SIZE
 
 TARGETS = {
     "miou": (">=", 0.75),
+    "classes_present": (">=", 21),
     "mesh_face": (">=", 0.6),
     "mesh_lips": (">=", 0.6),
     "mesh_eyes": (">=", 0.6),

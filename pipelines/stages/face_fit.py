@@ -321,6 +321,7 @@ def _photometric_solver(model: FaceModel, config: FitConfig):
     dense = photometric_term(model, settings)
 
     def solve(state: FaceState, observed: Observed, frames):
+        start = state.shape
         for images, scale in pyramid(frames, settings.levels):
 
             def again(state, _, images=images, scale=scale):
@@ -329,6 +330,7 @@ def _photometric_solver(model: FaceModel, config: FitConfig):
                 def iterate(state, _):
                     normal, error = rows(state)
                     normal = normal.plus(term(state, observed), settings.landmark_weight)
+                    normal = normal.holding(state.shape, start, settings.shape_hold)
                     return take_step(state, normal, priors, observed.mask, observed.pace, 1.0), error
 
                 return jax.lax.scan(iterate, state, None, length=settings.steps)

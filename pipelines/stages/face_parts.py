@@ -18,7 +18,7 @@ _SHIFT = 4
 # some 4 mm wide).
 _IRIS_RADIUS, _PUPIL_RADIUS = 0.20, 0.075
 # A brow that differs less from the skin (in levels of 255) is not to be told from noise.
-_LEAST_CONTRAST = 7.0
+LEAST_CONTRAST = 7.0
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def _paint_brows(labels, pixels, landmarks, unit) -> None:
         # together.
         light = cv2.GaussianBlur(pixels.light, (3, 3), 0) - np.median(pixels.light[around])
         low, high = np.percentile(light[place], [10, 90])
-        if max(-low, high) < _LEAST_CONTRAST:
+        if max(-low, high) < LEAST_CONTRAST:
             continue
         stands_out = light < 0.4 * low if -low > high else light > 0.4 * high
         labels[place & stands_out] = LABEL_INDEX["brows"]

@@ -31,8 +31,10 @@ _UNDER_BROWS = 0.003  # metres: skin that the brows cover has their colour
 class PhotometricConfig:
     """Attributes: rounds: how often albedo and light are estimated anew, per level; 0 leaves the term out; steps:
     Gauss-Newton steps a round; levels: halvings of the picture, coarse to fine; sigma: colour difference (0..1) beyond
-    which a point is doubted; weight: of the term; landmark_weight: of the landmarks beside it; own_albedo: how far a
-    point's albedo may leave its class's; feature_weight: of brows, lips and lids against skin; ridge: on the light.
+    which a point is doubted; weight: of the term; landmark_weight: of the landmarks beside it; shape_hold: how
+    strongly the shape stays where the landmarks left it, as colours also move it where light and albedo do not explain
+    them; own_albedo: how far a point's albedo may leave its class's; feature_weight: of brows, lips and lids against
+    skin; ridge: on the light.
     """
 
     rounds: int = 2
@@ -41,6 +43,7 @@ class PhotometricConfig:
     sigma: float = 0.10
     weight: float = 0.45
     landmark_weight: float = 0.5
+    shape_hold: float = 10.0
     own_albedo: float = 0.3
     feature_weight: float = 2.0
     ridge: float = 1e-2

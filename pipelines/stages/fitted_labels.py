@@ -12,7 +12,7 @@ import numpy as np
 from models.face.model import FaceModel
 from models.labels import label_set
 from pipelines.stages.face_fit import FaceFit
-from pipelines.stages.face_parts import face_pixels, iris_centre, polygon, stroke
+from pipelines.stages.face_parts import LEAST_CONTRAST, face_pixels, iris_centre, polygon, stroke
 from pipelines.stages.head_regions import BACKGROUND, CLOTHES, HAIR, SKIN, HeadFrame, head_frames
 from pipelines.stages.label_adapters import PartialLabels
 from pipelines.stages.segment import SegmentConfig, posteriors
@@ -134,12 +134,7 @@ def _draw_parts(codes: np.ndarray, frame: np.ndarray, points: np.ndarray, unit: 
     codes[_grown(nose, -0.02 * unit) & ~stroke(shape, points[31:36], 0.05 * unit)] = _NOSE
     pixels = face_pixels(frame)
     for brow, eye in ((points[17:22], points[36:42]), (points[22:27], points[42:48])):
-        down = eye.mean(0) - brow.mean(0)
-        down /= max(np.linalg.norm(down), 1e-3)
-        # Landmarks run along a brow's upper half.
-        middle = brow + 0.015 * unit * down
-        codes[stroke(shape, middle, 0.15 * unit)] = _BROW_EDGE
-        codes[stroke(shape, middle, 0.045 * unit)] = _BROW
+        _draw_brow(codes, pixels.light, brow, eye.mean(0), unit)
     outer, inside = polygon(shape, points[48:60]), polygon(shape, points[60:68])
     edge = max(0.02 * unit, 1.0)
     codes[_grown(outer, edge)] = _LIP_EDGE
@@ -147,8 +142,9 @@ def _draw_parts(codes: np.ndarray, frame: np.ndarray, points: np.ndarray, unit: 
     opening = np.linalg.norm(points[[61, 62, 63]] - points[[67, 66, 65]], axis=1).mean()
     codes[stroke(shape, points[[60, 61, 62, 63, 64, 65, 66, 67, 60]], max(1.5, 0.03 * unit))] = _MOUTH_EDGE
     codes[inside] = _MOUTH_EDGE
-    if opening > 0.06 * unit:
-        codes[_grown(inside, -edge)] = _MOUTH
+    # Clearly open, the middle is no lip; a network that may choose takes everything for lips.
+    if opening > 0.04 * unit:
+        codes[_grown(inside, -0.5 * edge)] = _MOUTH
     for eye in (points[36:42], points[42:48]):
         length = np.linalg.norm(eye[3] - eye[0])
         opened = polygon(shape, eye)
@@ -161,6 +157,32 @@ def _draw_parts(codes: np.ndarray, frame: np.ndarray, points: np.ndarray, unit: 
         y, x = np.mgrid[: shape[0], : shape[1]]
         distance = np.hypot(x + 0.5 - centre[0], y + 0.5 - centre[1])
         codes[opened & (distance < 0.75 * radius)] = _IRIS
+
+
+def _draw_brow(codes: np.ndarray, light: np.ndarray, brow: np.ndarray, eye: np.ndarray, unit: float) -> None:
+    """Draws one brow: what stands out from the skin about as the landmarks' own line does is brow, what does not is
+    face, what lies between stays open.
+    """
+    import cv2
+
+    down = (eye - brow.mean(0)) / max(np.linalg.norm(eye - brow.mean(0)), 1e-3)
+    # Landmarks run along a brow's upper half.
+    middle = brow + 0.015 * unit * down
+    band, core = stroke(codes.shape, middle, 0.14 * unit), stroke(codes.shape, middle, 0.06 * unit)
+    around = stroke(codes.shape, middle, 0.26 * unit) & ~band & np.isin(codes, (_FACE, _DARK))
+    codes[band] = _BROW_EDGE
+    if not core.any() or not around.any():
+        return
+    light = cv2.GaussianBlur(light, (3, 3), 0) - np.median(light[around])
+    low, high = np.percentile(light[core], [25, 75])
+    contrast = low if -low > high else high
+    if abs(contrast) < LEAST_CONTRAST:
+        return
+    like = light / contrast
+    codes[band & (like < 0.25)] = _FACE
+    # Hair reaches to a brow's ends, and is as dark: only what lies between them is sure.
+    inner = np.concatenate([[0.7 * middle[0] + 0.3 * middle[1]], middle[1:-1], [0.7 * middle[-1] + 0.3 * middle[-2]]])
+    codes[band & (like > 0.6) & stroke(codes.shape, inner, 0.1 * unit)] = _BROW
 
 
 def _grown(mask: np.ndarray, pixels: float) -> np.ndarray:

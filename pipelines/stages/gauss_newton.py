@@ -31,6 +31,15 @@ class Normal(NamedTuple):
         """Returns this + weight x other."""
         return Normal(*(mine + weight * its for mine, its in zip(self, other, strict=True)))
 
+    def holding(self, shape, at, weight) -> "Normal":
+        """Returns this + weight x |shape - at|^2 / 2."""
+        import jax.numpy as jnp
+
+        return self._replace(
+            shape_hessian=self.shape_hessian + weight * jnp.eye(len(shape)),
+            shape_ascent=self.shape_ascent - weight * (shape - at),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Priors:

@@ -245,7 +245,7 @@ def render_clip(task: ClipTask, base: Path, made_by: dict) -> dict:
             filters.append(imperfections.Noise(fault, task.width, task.height, rngs["noise"]))
 
     height, width = task.height, task.width
-    labels = np.empty((frames, height // 2, width // 2), np.uint8)
+    labels = np.empty((frames, height, width), np.uint8)
     landmarks, hidden = np.empty((frames, 68, 2), np.float32), np.zeros((frames, 68), bool)
     video_path = Path(f"{base}.mp4.partial")
     stages = [(at, _stage(model, take, scene, props)) for at, scene in take.scenes]
@@ -334,10 +334,9 @@ def _pitch(take: Take) -> float | None:
 
 
 def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes an .npz at zlib's fastest level, with a fixed date so that equal arrays are equal bytes."""
+    """Writes an .npz at zlib's fastest level; equal arrays are equal bytes."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
         for name, array in arrays.items():
-            entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            with file.open(entry, "w", force_zip64=True) as out:
+            # Opened by name: it then has a fixed date and this level (a ZipInfo would bring zlib's default).
+            with file.open(f"{name}.npy", "w", force_zip64=True) as out:
                 np.lib.format.write_array(out, np.ascontiguousarray(array), allow_pickle=False)

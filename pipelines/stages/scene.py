@@ -241,13 +241,13 @@ class Stage:
         self.depth = np.empty((2 * height, 2 * width), np.float32)
         self.shadow = np.empty((_SHADOW_TEXELS, _SHADOW_TEXELS), np.float32)
         self.color = np.empty((height, width, 3), np.uint8)
-        self.label = np.empty((height // 2, width // 2), np.uint8)
+        self.label = np.empty((height, width), np.uint8)
 
     def draw(self, t: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Draws frame ``t``.
 
         Returns:
-          image (H, W, 3) uint8, reused by the next call; labels (H/2, W/2) uint8, reused too; landmarks (68, 2) float32
+          image (H, W, 3) uint8, reused by the next call; labels (H, W) uint8, reused too; landmarks (68, 2) float32
           in frame pixels; hidden (68,) bool, landmarks in front of which a prop or another person is.
         """
         from pipelines.stages import shading

@@ -320,7 +320,8 @@ def resolve(seen, faces, groups, front, back, weight, uv, texture, texels, label
       ids, depth: (2H, 2W) of ``draw_ids``; where ``depth`` is ``FAR`` an id means nothing.
       backdrop: (H, W, 3) uint8.
       color: (H, W, 3) uint8, written.
-      label: (H / 2, W / 2) uint8, written: the class of the nearest corner at the sample next to the cell's middle.
+      label: (H, W) uint8, written: the class of the corner nearest to the pixel's middle, or where surfaces meet in a
+        pixel, to its last sample's.
     """
     height, width = color.shape[0], color.shape[1]
     rows, columns = texels.shape[1], texels.shape[2]
@@ -330,8 +331,9 @@ def resolve(seen, faces, groups, front, back, weight, uv, texture, texels, label
     sixteen, last_row, wrap = np.float32(16), np.float32(rows - 2), columns - 1
     for i in range(height):
         upper, lower, names, names2 = depth[2 * i], depth[2 * i + 1], ids[2 * i], ids[2 * i + 1]
-        line, behind = color[i], backdrop[i]
+        line, behind, named = color[i], backdrop[i], label[i]
         line[:] = behind
+        named[:] = 0
         for j in range(width):
             z0, z1, z2, z3 = upper[2 * j], upper[2 * j + 1], lower[2 * j], lower[2 * j + 1]
             near, far = min(min(z0, z1), min(z2, z3)), max(max(z0, z1), max(z2, z3))
@@ -366,6 +368,8 @@ def resolve(seen, faces, groups, front, back, weight, uv, texture, texels, label
                 if wq + ws > one:
                     wq, ws = wq / (wq + ws), ws / (wq + ws)
                 wp = one - wq - ws
+                if whole or k == 3:
+                    named[j] = labels[p if wp >= wq and wp >= ws else q if wq >= ws else s]
                 light = front if area < zero else back
                 cr = wp * light[p, 0] + wq * light[q, 0] + ws * light[s, 0]
                 cg = wp * light[p, 1] + wq * light[q, 1] + ws * light[s, 1]
@@ -405,17 +409,3 @@ def resolve(seen, faces, groups, front, back, weight, uv, texture, texels, label
                 g += share * cg
                 b += share * cb
             line[j, 0], line[j, 1], line[j, 2] = np.uint8(r), np.uint8(g), np.uint8(b)
-    for i in range(label.shape[0]):
-        for j in range(label.shape[1]):
-            f = ids[4 * i + 2, 4 * j + 2]
-            if depth[4 * i + 2, 4 * j + 2] >= nothing:
-                label[i, j] = 0
-                continue
-            p, q, s = faces[f, 0], faces[f, 1], faces[f, 2]
-            xa, ya = seen[p, 0], seen[p, 1]
-            ux, uy, vx, vy = seen[q, 0] - xa, seen[q, 1] - ya, seen[s, 0] - xa, seen[s, 1] - ya
-            area = ux * vy - uy * vx
-            x, y = np.float32(4 * j) + np.float32(2.5) - xa, np.float32(4 * i) + np.float32(2.5) - ya
-            wq, ws = (x * vy - y * vx) / area, (ux * y - uy * x) / area
-            wp = one - wq - ws
-            label[i, j] = labels[p if wp >= wq and wp >= ws else q if wq >= ws else s]

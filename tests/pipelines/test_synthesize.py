@@ -57,7 +57,7 @@ def test_truth_shapes_and_length(corpus):
         assert arrays["expression"].shape == (frames, len(truth["expression_names"]))
         assert arrays["shape"].shape == (len(truth["shape_names"]),) and arrays["pose"].shape == (frames, 6)
         assert arrays["landmarks"].shape == (frames, 68, 2) and arrays["camera"].shape == (3,)
-        assert arrays["labels"].shape == (frames, SIZE // 2, SIZE // 2) and arrays["labels"].dtype == np.uint8
+        assert arrays["labels"].shape == (frames, SIZE, SIZE) and arrays["labels"].dtype == np.uint8
         speech_end = truth["phonemes"][-1]["end"]
         assert abs(truth["phonemes"][0]["start"] - 0.2) < 0.12 and speech_end <= frames / VIDEO_FPS - 0.15
         assert [w["word"].lower() for w in truth["words"]] == truth["text"].lower().replace(",", "").rstrip(".").split()

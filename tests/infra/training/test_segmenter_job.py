@@ -1,6 +1,7 @@
 """The segmenter's job: sources mix, the loss falls, a stop changes nothing, the preset of the paper has its shapes."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -12,7 +13,8 @@ from infra.training.jobs import build_job
 from infra.training.segmenter_job import CLASS_WEIGHTS, MixedRows, _slower
 from models.errors import InputError
 from models.labels import LABEL_INDEX, NUM_LABELS
-from models.segmenter import WINDOWS, UNetConfig, load_segmenter
+from models.layers.module import initialise
+from models.segmenter import WINDOWS, UNetConfig, build, load_segmenter, save_segmenter
 from tests.corpus_clip import write_clip
 
 KEY = jax.random.key(0)
@@ -76,6 +78,31 @@ def test_it_learns_and_goes_on_as_if_it_had_not_been_stopped(corpus, tmp_path):
         np.testing.assert_array_equal(value, second[name])
     state, metrics = step(state, first, jax.random.key(1))
     assert np.isfinite(float(metrics["loss"])) and int(state["step"]) == 1
+
+
+@pytest.mark.slow
+def test_parts_of_a_finished_segmenter_are_trained_on(corpus, tmp_path):
+    small = overrides(corpus, tmp_path)
+    params = initialise(functools.partial(build, presets.TINY.model), jax.random.key(3))
+    save_segmenter(tmp_path / "begin", presets.TINY.model, params)
+    further = {**small, "start_from": str(tmp_path / "begin"), "parts": "details"}
+    job = build_job("segmenter", overrides=further, steps=8)
+    state = job.init(jax.random.key(0))
+    assert set(state["params"]) == {"details"} and set(state["fixed"]) == {"whole"}
+    new, metrics = jax.jit(job.step)(state, next(iter(job.train_batches())), jax.random.key(1))
+    assert float(metrics["loss"]) == pytest.approx(float(metrics["windows"]))
+    assert float(metrics["windows"]) > 0 and float(metrics["whole"]) == 0
+    before, after = (jax.tree.leaves(part["params"]["details"]) for part in (state, new))
+    assert any(np.abs(a - b).max() > 0 for a, b in zip(before, after, strict=True))
+    job.export(new, tmp_path / "after")
+    kept = [load_segmenter(tmp_path / name)[1]["whole"] for name in ("begin", "after")]
+    jax.tree.map(np.testing.assert_array_equal, *kept)
+    # What it began with is part of what the run is; parts without a beginning, or of another name, are refused.
+    assert job.data != build_job("segmenter", overrides=small, steps=8).data
+    with pytest.raises(InputError, match="needs start_from"):
+        build_job("segmenter", overrides={**small, "parts": "details"})
+    with pytest.raises(InputError, match="no nose"):
+        build_job("segmenter", overrides={**further, "parts": "nose"})
 
 
 def test_examples_are_found_again_and_a_source_is_needed(corpus, tmp_path):

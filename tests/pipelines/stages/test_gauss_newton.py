@@ -60,6 +60,21 @@ def test_a_step_is_the_least_squares_solution_of_all_frames():
     np.testing.assert_allclose(moved.translation[:, :2], frames[:, 3:5], atol=1e-4)
 
 
+def test_a_held_shape_moves_less():
+    jacobian, shape_jacobian, residual = rows()
+    mask, at = jnp.ones(FRAMES), jnp.array([0.3, -0.2])
+    normal = normal_equations(jacobian, shape_jacobian, lambda values: values, residual, mask)
+    start = still()._replace(shape=at)
+    moved = [
+        take_step(start, normal.holding(start.shape, at, weight), priors(), mask, 1.0, 1.0).shape - at
+        for weight in (0.0, 20.0, 1e6)
+    ]
+    assert np.linalg.norm(moved[0]) > 1.2 * np.linalg.norm(moved[1]) > 0 and np.abs(moved[2]).max() < 1e-5
+    # Somewhere else, it is pulled back.
+    away = take_step(still(), normal.holding(still().shape, at, 1e6), priors(), mask, 1.0, 1.0)
+    np.testing.assert_allclose(away.shape, at, atol=1e-4)
+
+
 def test_padding_frames_do_not_count():
     jacobian, shape_jacobian, residual = rows()
     mask = jnp.array([1.0, 1, 1, 0])
