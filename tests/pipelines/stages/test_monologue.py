@@ -51,7 +51,7 @@ def test_truth_arrays_fit_the_frame(hard):
     _, result, truth, arrays = hard
     frames = result["frames"]
     assert truth["size"] == [160, 128] and truth["made_by"] == {"by": "test"}
-    assert arrays["labels"].shape == (frames, 64, 80) and arrays["hidden"].shape == (frames, 68)
+    assert arrays["labels"].shape == (frames, 128, 160) and arrays["hidden"].shape == (frames, 68)
     assert arrays["landmarks"].shape == (frames, 68, 2) and arrays["camera"].shape == (3,)
     validate_description(json.dumps(truth["description"]))
 
