@@ -27,20 +27,20 @@ CHAIN = "shape>expression>semantics>description>video"
 # what remains uses them, scaled by how fast the stages done so far were.
 EXPECTED_SECONDS = {
     "synthesize": 31,
-    "curate": 27,
-    "annotate": 56,
+    "curate": 33,
+    "annotate": 135,
     "train text": 1,
-    "train speech": 45,
-    "train image": 59,
-    "train semantic": 58,
-    "train shape": 9,
-    "train expression": 20,
-    "train pose": 17,
-    "tokenize": 20,
-    "train language": 105,
-    "train decoder": 141,
-    "generate": 32,
-    "report": 12,
+    "train speech": 33,
+    "train image": 37,
+    "train semantic": 42,
+    "train shape": 7,
+    "train expression": 16,
+    "train pose": 14,
+    "tokenize": 14,
+    "train language": 89,
+    "train decoder": 117,
+    "generate": 33,
+    "report": 10,
 }
 
 
