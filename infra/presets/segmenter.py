@@ -5,7 +5,7 @@ EMBEDDED: the one to carry along (models/embedded/segmenter), two U-Nets of 1.9 
     archon synthesize --clips 240 --seed 100 --size 768 --output corpus
     archon train segmenter --preset embedded --devices 2 --source truth=corpus --source landmarks=DATASET --workdir W
     cp W/model.json W/model.npz models/embedded/segmenter/
-    archon synthesize --clips 20 --seed 901 --size 768 --output heldout
+    archon synthesize --clips 40 --seed 901 --size 768 --output heldout
     archon measure segmentation --corpus heldout --dataset DATASET --mesh face_landmarker.task \\
         --card models/embedded/segmenter/CARD.md
 
