@@ -4,7 +4,7 @@ A frame is drawn in four steps. ``cast`` renders depth as a light sees it; ``lig
 vertex (wrapped diffuse whose red reaches farther into the dark, as light under skin does; sky and ground; highlights,
 along the strands for hair); ``draw_ids`` finds the nearest triangle at four samples a pixel; ``resolve`` shades each
 pixel once per surface that it shows, with the surface's texture. Light adds up in linear values; a picture stores their
-square root (gamma 2).
+square root (gamma 2). Indices that the innermost loops use are unsigned: numba checks signed ones for being negative.
 
 Array letters: V vertices, F triangles, L lights, H, W frame height and width in pixels.
 """
@@ -242,7 +242,7 @@ def draw_ids(seen, faces, two_sided, first, last, ids, depth):
     zero, one, half = np.float32(0), np.float32(1), np.float32(0.5)
     slack = np.float32(2e-3)  # an edge's own samples belong to both its triangles: no cracks
     for f in range(first, last):
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        a, b, c = np.uint64(faces[f, 0]), np.uint64(faces[f, 1]), np.uint64(faces[f, 2])
         za, zb, zc = seen[a, 2], seen[b, 2], seen[c, 2]
         if za <= zero or zb <= zero or zc <= zero:
             continue
@@ -294,7 +294,7 @@ def draw_ids(seen, faces, two_sided, first, last, ids, depth):
                 high = -1
             depths, names = depth[y], ids[y]
             z = za + (rb - slack) * dzb + (rc - slack) * dzc + np.float32(low) * dz
-            for x in range(x0 + low, x0 + high + 1):
+            for x in range(np.uint64(x0 + low), np.uint64(max(x0 + high + 1, x0 + low))):
                 if z < depths[x]:
                     depths[x] = z
                     names[x] = f
@@ -329,6 +329,9 @@ def resolve(seen, faces, groups, front, back, weight, uv, texture, texels, label
     level, knee, nothing = np.float32(1 / 32768), np.float32(0.82), np.float32(FAR)
     rest = one - knee
     sixteen, last_row, wrap = np.float32(16), np.float32(rows - 2), columns - 1
+    last, p, q, s, m = np.uint64(faces.shape[0]), np.uint64(0), np.uint64(0), np.uint64(0), np.uint8(255)
+    xa, ya, ux, uy, vx, vy, area, inverse = zero, zero, zero, zero, zero, zero, zero, zero
+    lp, lq, ls = front[0], front[0], front[0]
     for i in range(height):
         upper, lower, names, names2 = depth[2 * i], depth[2 * i + 1], ids[2 * i], ids[2 * i + 1]
         line, behind, named = color[i], backdrop[i], label[i]
@@ -339,7 +342,8 @@ def resolve(seen, faces, groups, front, back, weight, uv, texture, texels, label
             near, far = min(min(z0, z1), min(z2, z3)), max(max(z0, z1), max(z2, z3))
             if near >= nothing:
                 continue
-            f0, f1, f2, f3 = names[2 * j], names[2 * j + 1], names2[2 * j], names2[2 * j + 1]
+            f0, f1 = np.uint64(names[2 * j]), np.uint64(names[2 * j + 1])
+            f2, f3 = np.uint64(names2[2 * j]), np.uint64(names2[2 * j + 1])
             whole = far - near < np.float32(0.012)
             if whole:
                 k = groups[f0]
@@ -353,11 +357,17 @@ def resolve(seen, faces, groups, front, back, weight, uv, texture, texels, label
                     g += share * np.float32(behind[j, 1])
                     b += share * np.float32(behind[j, 2])
                     continue
-                p, q, s = faces[f, 0], faces[f, 1], faces[f, 2]
-                xa, ya = seen[p, 0], seen[p, 1]
-                ux, uy, vx, vy = seen[q, 0] - xa, seen[q, 1] - ya, seen[s, 0] - xa, seen[s, 1] - ya
-                area = ux * vy - uy * vx
-                inverse = one / area
+                if f != last:
+                    # Two neighbours of three show the same triangle.
+                    last = f
+                    p, q, s = np.uint64(faces[f, 0]), np.uint64(faces[f, 1]), np.uint64(faces[f, 2])
+                    xa, ya = seen[p, 0], seen[p, 1]
+                    ux, uy, vx, vy = seen[q, 0] - xa, seen[q, 1] - ya, seen[s, 0] - xa, seen[s, 1] - ya
+                    area = ux * vy - uy * vx
+                    inverse = one / area
+                    light = front if area < zero else back
+                    lp, lq, ls = light[p], light[q], light[s]
+                    m = texture[f]
                 if whole:
                     x, y = np.float32(2 * j + 1) - xa, np.float32(2 * i + 1) - ya
                 else:
@@ -370,24 +380,22 @@ def resolve(seen, faces, groups, front, back, weight, uv, texture, texels, label
                 wp = one - wq - ws
                 if whole or k == 3:
                     named[j] = labels[p if wp >= wq and wp >= ws else q if wq >= ws else s]
-                light = front if area < zero else back
-                cr = wp * light[p, 0] + wq * light[q, 0] + ws * light[s, 0]
-                cg = wp * light[p, 1] + wq * light[q, 1] + ws * light[s, 1]
-                cb = wp * light[p, 2] + wq * light[q, 2] + ws * light[s, 2]
-                hr = wp * light[p, 3] + wq * light[q, 3] + ws * light[s, 3]
-                hg = wp * light[p, 4] + wq * light[q, 4] + ws * light[s, 4]
-                hb = wp * light[p, 5] + wq * light[q, 5] + ws * light[s, 5]
-                m = texture[f]
+                cr = wp * lp[0] + wq * lq[0] + ws * ls[0]
+                cg = wp * lp[1] + wq * lq[1] + ws * ls[1]
+                cb = wp * lp[2] + wq * lq[2] + ws * ls[2]
+                hr = wp * lp[3] + wq * lq[3] + ws * ls[3]
+                hg = wp * lp[4] + wq * lq[4] + ws * ls[4]
+                hb = wp * lp[5] + wq * lq[5] + ws * ls[5]
                 if m != 255:
                     tu = wp * uv[f, 0, 0] + wq * uv[f, 1, 0] + ws * uv[f, 2, 0]
                     tv = wp * uv[f, 0, 1] + wq * uv[f, 1, 1] + ws * uv[f, 2, 1]
                     w = wp * weight[p] + wq * weight[q] + ws * weight[s]
                     # Fixed point: 4 bits between texels are enough.
                     qu, qv = int(tu * sixteen) + (columns << 8), int(min(max(tv, zero), last_row) * sixteen)
-                    u0, fu, v0, fv = (qu >> 4) & wrap, qu & 15, qv >> 4, qv & 15
-                    u1 = (u0 + 1) & wrap
+                    u0, fu, v0, fv = np.uint64((qu >> 4) & wrap), qu & 15, np.uint64(qv >> 4), qv & 15
+                    u1, v1 = np.uint64(((qu >> 4) + 1) & wrap), np.uint64((qv >> 4) + 1)
                     a, c, d, e = (16 - fu) * (16 - fv), fu * (16 - fv), (16 - fu) * fv, fu * fv
-                    p0, p1, p2, p3 = texels[m, v0, u0], texels[m, v0, u1], texels[m, v0 + 1, u0], texels[m, v0 + 1, u1]
+                    p0, p1, p2, p3 = texels[m, v0, u0], texels[m, v0, u1], texels[m, v1, u0], texels[m, v1, u1]
                     tr = a * (p0 & 255) + c * (p1 & 255) + d * (p2 & 255) + e * (p3 & 255)
                     tg = a * (p0 >> 8 & 255) + c * (p1 >> 8 & 255) + d * (p2 >> 8 & 255) + e * (p3 >> 8 & 255)
                     tb = a * (p0 >> 16) + c * (p1 >> 16) + d * (p2 >> 16) + e * (p3 >> 16)

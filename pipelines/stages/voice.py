@@ -11,7 +11,6 @@ import ctypes
 import dataclasses
 import json
 import os
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -79,10 +78,15 @@ def speak(text: str, voice: Voice) -> Speech:
     Raises:
       RuntimeError: espeak-ng failed (its message is included).
     """
-    request = json.dumps({"text": text, **dataclasses.asdict(voice)})
-    command = [sys.executable, "-m", "pipelines.stages.voice"]
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    done = subprocess.run(command, input=request.encode(), capture_output=True, cwd=root, check=False)
+    import subprocess
+
+    import espeakng_loader
+
+    files = {"library": espeakng_loader.get_library_path(), "data": espeakng_loader.get_data_path()}
+    request = json.dumps({"text": text, **files, **dataclasses.asdict(voice)})
+    # Told where the library is, the process needs no packages: without them it starts in half the time.
+    command = [sys.executable, "-S", "-E", "-P", os.path.abspath(__file__)]
+    done = subprocess.run(command, input=request.encode(), capture_output=True, check=False)
     if done.returncode:
         raise RuntimeError(
             f"espeak-ng could not speak {text!r} as {voice}: {done.stderr.decode(errors='replace')[-500:]}"
@@ -115,11 +119,14 @@ def _speech(text, audio, rate, events):
     return Speech(audio, rate, spoken, out)
 
 
-def _synthesize(text: str, voice: Voice):
-    """Returns int16 audio as bytes, its rate and the raw events; to be called once in a process."""
-    import espeakng_loader
+def _synthesize(text: str, voice: Voice, library: str, data: str):
+    """Returns int16 audio as bytes, its rate and the raw events; to be called once in a process.
 
-    library = ctypes.CDLL(espeakng_loader.get_library_path())
+    Args:
+      text, voice: what is said, and by whom.
+      library, data: paths of espeak-ng's shared library and of its data.
+    """
+    library = ctypes.CDLL(library)
     chunks, events = [], []
 
     @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
@@ -143,8 +150,7 @@ def _synthesize(text: str, voice: Voice):
             k += 1
         return 0
 
-    path = espeakng_loader.get_data_path().encode()
-    rate = library.espeak_Initialize(_SYNCHRONOUS, 0, path, _PHONEME_EVENTS | _PHONEME_IPA | _NO_EXIT)
+    rate = library.espeak_Initialize(_SYNCHRONOUS, 0, data.encode(), _PHONEME_EVENTS | _PHONEME_IPA | _NO_EXIT)
     if rate <= 0:
         raise RuntimeError(f"espeak_Initialize failed with {rate}")
     library.espeak_SetSynthCallback(on_audio)
@@ -153,19 +159,18 @@ def _synthesize(text: str, voice: Voice):
         raise RuntimeError(f"espeak-ng has no voice {name}")
     for parameter, value in ((_RATE, voice.rate), (_PITCH, voice.pitch), (_RANGE, voice.pitch_range)):
         library.espeak_SetParameter(parameter, value, 0)
-    data = text.encode()
-    if library.espeak_Synth(data, len(data) + 1, 0, 1, 0, _UTF8, None, None) or not chunks:
+    said = text.encode()
+    if library.espeak_Synth(said, len(said) + 1, 0, 1, 0, _UTF8, None, None) or not chunks:
         raise RuntimeError("espeak_Synth gave no audio")
     library.espeak_Synchronize()
     return b"".join(chunks), rate, events
 
 
 def main() -> None:
-    """Reads {text, accent, variant, rate, pitch, pitch_range} from stdin; writes a line of JSON {rate, events} and the
-    int16 samples to stdout.
-    """
+    """Reads the request of ``speak`` from stdin; writes a line of JSON {rate, events} and the int16 samples to stdout."""
     request = json.load(sys.stdin)
-    audio, rate, events = _synthesize(request.pop("text"), Voice(**request))
+    text, library, data = (request.pop(name) for name in ("text", "library", "data"))
+    audio, rate, events = _synthesize(text, Voice(**request), library, data)
     sys.stdout.buffer.write(json.dumps({"rate": rate, "events": events}).encode() + b"\n" + audio)
 
 
