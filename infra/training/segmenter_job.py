@@ -83,9 +83,9 @@ def build(*, preset, dataset, tokenizers, overrides, steps, seed):
     sources = [ExampleSource.parse(text, config.per_clip) for text in config.sources]
     steps = steps or config.steps
     make = functools.partial(segmenter.build, config.model)
-    graph, _ = abstract(make)
+    graph, template = abstract(make)
     dino = isinstance(config.model, segmenter.DinoSegmenterConfig)
-    names = set(abstract(make)[1])
+    names = set(template)
     if unknown := set(config.parts) - names:
         raise InputError(f"--set parts={','.join(config.parts)}: no {', '.join(unknown)}; expected of {sorted(names)}")
     kept = names - set(config.parts) if config.parts else set()

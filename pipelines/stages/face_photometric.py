@@ -43,7 +43,7 @@ class PhotometricConfig:
     sigma: float = 0.10
     weight: float = 0.45
     landmark_weight: float = 0.5
-    shape_hold: float = 10.0
+    shape_hold: float = 3.0
     own_albedo: float = 0.3
     feature_weight: float = 2.0
     ridge: float = 1e-2

@@ -167,7 +167,7 @@ def _synthesize(text: str, voice: Voice, library: str, data: str):
 
 
 def main() -> None:
-    """Reads the request of ``speak`` from stdin; writes a line of JSON {rate, events} and the int16 samples to stdout."""
+    """Reads a request of ``speak`` from stdin; writes a line of JSON {rate, events} and the int16 samples to stdout."""
     request = json.load(sys.stdin)
     text, library, data = (request.pop(name) for name in ("text", "library", "data"))
     audio, rate, events = _synthesize(text, Voice(**request), library, data)
