@@ -160,26 +160,36 @@ def _draw_parts(codes: np.ndarray, frame: np.ndarray, points: np.ndarray, unit: 
 
 
 def _draw_brow(codes: np.ndarray, light: np.ndarray, brow: np.ndarray, eye: np.ndarray, unit: float) -> None:
-    """Draws one brow: what stands out from the skin about as the landmarks' own line does is brow, what does not is
-    face, what lies between stays open.
+    """Draws one brow where it is seen: a detector's points often run beside it.
+
+    Of the lines parallel to ``brow`` (5, 2), from well above it to a part of the way to the eye's centre ``eye``, the
+    one that is darkest against what lies above and below it. What is about as dark is brow, what is hardly darker than
+    the skin is face, what lies between stays open; so does all where no line is clearly darker.
     """
     import cv2
 
-    down = (eye - brow.mean(0)) / max(np.linalg.norm(eye - brow.mean(0)), 1e-3)
-    # Landmarks run along a brow's upper half.
-    middle = brow + 0.015 * unit * down
-    band, core = stroke(codes.shape, middle, 0.14 * unit), stroke(codes.shape, middle, 0.06 * unit)
-    around = stroke(codes.shape, middle, 0.26 * unit) & ~band & np.isin(codes, (_FACE, _DARK))
+    reach = np.linalg.norm(eye - brow.mean(0))
+    down = (eye - brow.mean(0)) / max(reach, 1e-3)
+    light = cv2.GaussianBlur(light.astype(np.float32), (3, 3), 0)
+    shifts = np.arange(-0.34 * unit, 0.6 * reach, 0.5)
+    # The ends count for nothing: hair and the nose's shadow are there.
+    along = np.linspace(0.7, 3.3, 24)
+    line = np.stack([np.interp(along, np.arange(5), brow[:, axis]) for axis in (0, 1)], -1)
+    places = (line + shifts[:, None, None] * down).astype(np.float32)
+    value = np.median(cv2.remap(light, places[..., 0], places[..., 1], cv2.INTER_LINEAR), axis=1)
+    wide = int(0.16 * unit / 0.5)
+    depth = np.zeros(len(shifts))
+    for k in np.flatnonzero((shifts > -0.22 * unit) & (shifts < 0.3 * reach)):
+        depth[k] = min(value[max(k - wide, 0) : k + 1].max(), value[k : k + wide].max()) - value[k]
+    # A wrinkle of the forehead may be as dark: what is near counts more.
+    best = int((depth * np.exp(-0.5 * (shifts / (0.12 * unit)) ** 2)).argmax())
+    middle = brow + shifts[best] * down
+    band = stroke(codes.shape, middle, 0.15 * unit) & (codes != _HAIR)
     codes[band] = _BROW_EDGE
-    if not core.any() or not around.any():
+    if depth[best] < LEAST_CONTRAST:
         return
-    light = cv2.GaussianBlur(light, (3, 3), 0) - np.median(light[around])
-    low, high = np.percentile(light[core], [25, 75])
-    contrast = low if -low > high else high
-    if abs(contrast) < LEAST_CONTRAST:
-        return
-    like = light / contrast
-    codes[band & (like < 0.25)] = _FACE
+    like = (value[best] + depth[best] - light) / depth[best]
+    codes[band & (like < 0.35)] = _FACE
     # Hair reaches to a brow's ends, and is as dark: only what lies between them is sure.
     inner = np.concatenate([[0.7 * middle[0] + 0.3 * middle[1]], middle[1:-1], [0.7 * middle[-1] + 0.3 * middle[-2]]])
     codes[band & (like > 0.6) & stroke(codes.shape, inner, 0.1 * unit)] = _BROW
