@@ -133,8 +133,7 @@ def _draw_parts(codes: np.ndarray, frame: np.ndarray, points: np.ndarray, unit: 
     codes[wings] = _NOSTRIL
     codes[_grown(nose, -0.02 * unit) & ~stroke(shape, points[31:36], 0.05 * unit)] = _NOSE
     pixels = face_pixels(frame)
-    for brow, eye in ((points[17:22], points[36:42]), (points[22:27], points[42:48])):
-        _draw_brow(codes, pixels.light, brow, eye.mean(0), unit)
+    _draw_brows(codes, pixels.light, points, unit)
     outer, inside = polygon(shape, points[48:60]), polygon(shape, points[60:68])
     edge = max(0.02 * unit, 1.0)
     codes[_grown(outer, edge)] = _LIP_EDGE
@@ -159,30 +158,62 @@ def _draw_parts(codes: np.ndarray, frame: np.ndarray, points: np.ndarray, unit: 
         codes[opened & (distance < 0.75 * radius)] = _IRIS
 
 
-def _draw_brow(codes: np.ndarray, light: np.ndarray, brow: np.ndarray, eye: np.ndarray, unit: float) -> None:
-    """Draws one brow: what stands out from the skin about as the landmarks' own line does is brow, what does not is
-    face, what lies between stays open.
+# The lines on which a brow is looked for: from above the detector's to below it, in units of the face.
+_BROW_SHIFTS = np.arange(-0.22, 0.0801, 0.005)
+
+
+def _draw_brows(codes: np.ndarray, light: np.ndarray, points: np.ndarray, unit: float) -> None:
+    """Draws the brows where they are seen: a detector's points often run beside them, beside both alike.
+
+    Of the lines parallel to the points' own, the one that is darkest against what lies above and below it; both brows
+    choose together first, then each near the common choice. What is about as dark is brow, what is hardly darker than
+    the skin is face, what lies between stays open; so does all where no line is clearly darker.
     """
     import cv2
 
-    down = (eye - brow.mean(0)) / max(np.linalg.norm(eye - brow.mean(0)), 1e-3)
-    # Landmarks run along a brow's upper half.
-    middle = brow + 0.015 * unit * down
-    band, core = stroke(codes.shape, middle, 0.14 * unit), stroke(codes.shape, middle, 0.06 * unit)
-    around = stroke(codes.shape, middle, 0.26 * unit) & ~band & np.isin(codes, (_FACE, _DARK))
-    codes[band] = _BROW_EDGE
-    if not core.any() or not around.any():
-        return
-    light = cv2.GaussianBlur(light, (3, 3), 0) - np.median(light[around])
-    low, high = np.percentile(light[core], [25, 75])
-    contrast = low if -low > high else high
-    if abs(contrast) < LEAST_CONTRAST:
-        return
-    like = light / contrast
-    codes[band & (like < 0.25)] = _FACE
-    # Hair reaches to a brow's ends, and is as dark: only what lies between them is sure.
-    inner = np.concatenate([[0.7 * middle[0] + 0.3 * middle[1]], middle[1:-1], [0.7 * middle[-1] + 0.3 * middle[-2]]])
-    codes[band & (like > 0.6) & stroke(codes.shape, inner, 0.1 * unit)] = _BROW
+    light = cv2.GaussianBlur(light.astype(np.float32), (3, 3), 0)
+    brows = (points[17:22], points[22:27])
+    downs, values, depths = [], [], []
+    for brow, eye in zip(brows, (points[36:42].mean(0), points[42:48].mean(0)), strict=True):
+        down = (eye - brow.mean(0)) / max(np.linalg.norm(eye - brow.mean(0)), 1e-3)
+        value, depth = _valleys(light, brow, down, np.linalg.norm(eye - brow.mean(0)), unit)
+        downs.append(down)
+        values.append(value)
+        depths.append(depth)
+    # A wrinkle of the forehead may be as dark: what is near counts more.
+    common = ((depths[0] + depths[1]) * np.exp(-0.5 * (_BROW_SHIFTS / 0.12) ** 2)).argmax()
+    near = np.abs(_BROW_SHIFTS - _BROW_SHIFTS[common]) < 0.06
+    for brow, down, value, depth in zip(brows, downs, values, depths, strict=True):
+        best = int((depth * near).argmax()) if (depth * near).any() else int(common)
+        middle = brow + _BROW_SHIFTS[best] * unit * down
+        band = stroke(codes.shape, middle, 0.15 * unit) & (codes != _HAIR)
+        codes[band] = _BROW_EDGE
+        if depth[best] < LEAST_CONTRAST:
+            continue
+        like = (value[best] + depth[best] - light) / depth[best]
+        codes[band & (like < 0.35)] = _FACE
+        # Hair reaches to a brow's ends, and is as dark: only what lies between them is sure.
+        inner = [[0.7 * middle[0] + 0.3 * middle[1]], middle[1:-1], [0.7 * middle[-1] + 0.3 * middle[-2]]]
+        codes[band & (like > 0.6) & stroke(codes.shape, np.concatenate(inner), 0.1 * unit)] = _BROW
+
+
+def _valleys(light: np.ndarray, brow: np.ndarray, down: np.ndarray, reach: float, unit: float):
+    """Returns, for every line of _BROW_SHIFTS, its light and how much darker it is than the lightest line close above
+    and the lightest close below; 0 beyond a third of the way to the eye, ``reach``.
+    """
+    import cv2
+
+    # The ends count for nothing: hair and the nose's shadow are there.
+    along = np.linspace(0.7, 3.3, 24)
+    line = np.stack([np.interp(along, np.arange(5), brow[:, axis]) for axis in (0, 1)], -1)
+    wide = round(0.16 / 0.005)
+    more = np.arange(-wide, len(_BROW_SHIFTS) + wide) * 0.005 + _BROW_SHIFTS[0]
+    places = (line + more[:, None, None] * unit * down).astype(np.float32)
+    value = np.median(cv2.remap(light, places[..., 0], places[..., 1], cv2.INTER_LINEAR), axis=1)
+    seen = np.lib.stride_tricks.sliding_window_view(value, wide + 1).max(1)
+    own = value[wide:-wide]
+    depth = np.minimum(seen[: len(own)], seen[wide : wide + len(own)]) - own
+    return own, depth * (_BROW_SHIFTS * unit < 0.33 * reach)
 
 
 def _grown(mask: np.ndarray, pixels: float) -> np.ndarray:
