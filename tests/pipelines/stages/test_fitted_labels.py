@@ -28,24 +28,19 @@ def test_sets_hold_the_true_class_and_name_the_sure_places(person, model):
         assert not (sets[y, x] >> LABEL_INDEX["background"]) & 1
 
 
-@pytest.mark.parametrize("beside", [-8, 0, 6])
-def test_brows_are_named_where_they_are_seen(beside):
-    """The points run ``beside`` pixels lower than the brows."""
-    light, points = np.full((256, 256), 150, np.float32), np.zeros((68, 2))
+def test_brows_are_bands_below_the_points_with_open_rims_and_never_hair():
+    codes, points = np.full((256, 256), drawing._FACE, np.uint8), np.zeros((68, 2))
     for brow, eye, x in ((slice(17, 22), slice(36, 42), 40), (slice(22, 27), slice(42, 48), 140)):
-        light[88:93, x : x + 50] = 80
-        light[112:118, x + 5 : x + 45] = 60  # the eye is darker still
-        points[brow] = np.stack([np.linspace(x - 2, x + 52, 5), np.full(5, 90.0 + beside)], -1)
-        points[eye] = [x + 25, 115]
-    light[78:80, 40:90] = 75  # a wrinkle above one of them
-    codes = np.full(light.shape, drawing._FACE, np.uint8)
-    drawing._draw_brows(codes, light, points, 100.0)
-    rows, columns = np.nonzero(codes == drawing._BROW)
-    assert rows.min() >= 87 and rows.max() <= 93 and columns.min() >= 38 and columns.max() <= 192
-    for x in (40, 140):
-        assert (codes[88:93, x + 6 : x + 44] == drawing._BROW).mean() > 0.8
-        assert (codes[96:99, x + 10 : x + 40] == drawing._FACE).all()
-    # Without any to be seen, nothing is said.
-    codes = np.full(light.shape, drawing._FACE, np.uint8)
-    drawing._draw_brows(codes, np.full_like(light, 150), points, 100.0)
-    assert not (codes == drawing._BROW).any() and (codes == drawing._BROW_EDGE).any()
+        points[brow] = np.stack([np.linspace(x, x + 48, 5), np.full(5, 90.0)], -1)
+        points[eye] = [x + 24, 115]
+    codes[:, :42] = drawing._HAIR
+    drawing._draw_brows(codes, points, 100.0)
+    assert (codes[:, :42] == drawing._HAIR).all()
+    sure, rim = codes == drawing._BROW, codes == drawing._BROW_EDGE
+    # Below the points, as high as a brow, longest at the inner ends.
+    assert sure[90:94, 60:80].all() and not sure[:88].any() and not sure[96:].any()
+    assert sure[92, 80:84].all() and not sure[92, 90:].all() and rim[92, 42] and sure[92, 148:180].all()
+    assert np.nonzero(sure.any(0))[0].max() < 184 and not sure[:, 92:138].any()
+    # Every sure place has the rim around it; farther away the face stays.
+    assert rim[88, 60:80].all() and rim[96, 60:80].all()
+    assert (codes[102, 50:90] == drawing._FACE).all() and (codes[82, 50:90] == drawing._FACE).all()
