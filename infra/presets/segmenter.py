@@ -4,19 +4,19 @@ EMBEDDED: the one to carry along (models/embedded/segmenter), two U-Nets of 1.9 
 
     archon synthesize --clips 240 --seed 100 --size 768 --output corpus
     archon train segmenter --preset embedded --devices 2 --source truth=corpus --source landmarks=DATASET --workdir W
-    archon train segmenter --preset embedded --devices 2 --source truth=corpus --source landmarks=DATASET --workdir W2 \\
-        --steps 4000 --set start_from=W --set parts=details --set optimizer.peak=2.5e-3
-    archon train segmenter --preset embedded --devices 2 --source truth=corpus --source landmarks=DATASET --workdir W3 \\
-        --steps 1500 --set start_from=W2 --set parts=details --set optimizer.peak=1.5e-3
+    archon train segmenter --preset embedded --devices 2 --source truth=corpus --source landmarks=DATASET \\
+        --workdir W2 --steps 4000 --set start_from=W --set parts=details --set optimizer.peak=2.5e-3
+    archon train segmenter --preset embedded --devices 2 --source truth=corpus --source landmarks=DATASET \\
+        --workdir W3 --steps 1500 --set start_from=W2 --set parts=details --set optimizer.peak=1.5e-3
     cp W3/model.json W3/model.npz models/embedded/segmenter/
     archon synthesize --clips 40 --seed 901 --size 768 --output heldout
     archon measure segmentation --corpus heldout --dataset DATASET --mesh face_landmarker.task \\
         --card models/embedded/segmenter/CARD.md
 
 DATASET is real clips (`archon curate`). Frames of 768 pixels, as a head in one of 512 can be smaller than the crop. On
-two 2.5 GHz cores a step of the whole took 1.2 s (2.1 s without ``--devices 2``), one of the windows' part 0.7 s. The last
-run is there because the labels of real brows changed: the first two had older ones, and all three with today's were never
-run in a row.
+two 2.5 GHz cores a step of the whole took 1.2 s (2.1 s without ``--devices 2``), one of the windows' part 0.7 s. The
+last run is there because the labels of real brows changed: the first two had older ones, and all three with today's
+were never run in a row.
 
 TINY: the same, narrow and short, for tests. PAPER: DINOv2 ViT-B/14 (the paper's backbone; size not published) under a
 multi-layer head; needs its weights: ``--set backbone_weights=dinov2_vitb14_pretrain.pth``.
