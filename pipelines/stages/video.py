@@ -58,7 +58,8 @@ class DecodeError(MediaError):
 class VideoInfo:
     """What a file's header and first picture say. ``width`` x ``height`` is the display size in pixels (after rotation,
     square pixels); ``seconds`` is the length of the video stream (0 if the header does not say); ``rotation`` in
-    degrees.
+    degrees; ``bit_rate`` of the video stream in bits per second, of the whole file where only that is known (0:
+    neither).
     """
 
     path: str
@@ -71,6 +72,7 @@ class VideoInfo:
     has_audio: bool
     square_pixels: bool
     size: int
+    bit_rate: int = 0
 
     @property
     def deadline(self) -> float:
@@ -112,6 +114,7 @@ def probe(path: str) -> VideoInfo:
                 has_audio=bool(container.streams.audio),
                 square_pixels=aspect == 1,
                 size=size,
+                bit_rate=int(stream.bit_rate or container.bit_rate or (8 * size / seconds if seconds else 0)),
             )
     except (av.FFmpegError, ValueError, StopIteration) as error:
         raise UnreadableVideo(f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}") from error
