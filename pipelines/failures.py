@@ -198,7 +198,7 @@ def record_deaths(root: str, job: str) -> list[str]:
             claim = json.loads(storage.read_bytes(path))
         except (FileNotFoundError, json.JSONDecodeError):
             continue  # released, or half-written, just now
-        if _runs(claim["pid"]):
+        if process_runs(claim["pid"]):
             continue
         known = set(storage.list_names(state_path(root, job, "deaths")))
         count = next(n for n in range(1, DEADLY + 1) if n == DEADLY or f"{name}-{n}" not in known)
@@ -208,7 +208,7 @@ def record_deaths(root: str, job: str) -> list[str]:
     return items
 
 
-def _runs(pid: int) -> bool:
+def process_runs(pid: int) -> bool:
     """Whether a process lives; one that ended and was not waited for does not."""
     import psutil
 
