@@ -17,15 +17,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any
 
 from models.errors import InputError
 from pipelines import storage
 from pipelines.dataset import ShardInfo, write_json
+from pipelines.state import state_path
 
 RUNNERS = ("in-process", "multi-process", "dataflow", "portable")
-STATE = "_state"
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class RunnerOptions:
     runner: str = "multi-process"
     workers: int = 2
     beam_args: tuple[str, ...] = ()
+    max_failures: float | None = None  # a count, or below 1 a share of the items; see pipelines/failures.py
+    retry_failed: bool = False  # items that failed (not filtered ones) are done again
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,27 @@ class StepResult:
 
 
 @dataclass(frozen=True)
+class Hints:
+    """What a worker must have to run a step, for runners that choose machines; a local runner has what it has.
+
+    ``min_ram`` like "8GB", ``accelerator`` like "type:nvidia-l4;count:1;install-nvidia-driver", ``cpu_count`` like "4".
+    """
+
+    min_ram: str | None = None
+    accelerator: str | None = None
+    cpu_count: str | None = None
+
+    def __post_init__(self):
+        for name, value in asdict(self).items():
+            # Beam takes a number here and fails when it builds the job.
+            if value is not None and not isinstance(value, str):
+                raise TypeError(f"hint {name}={value!r}: expected a text or None")
+
+    def given(self) -> dict[str, str]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
 class Step:
     """One transform.
 
@@ -67,6 +90,7 @@ class Step:
     label: str
     function: Callable[[ShardTask], StepResult]
     fingerprint: str
+    hints: Hints = field(default_factory=Hints)
 
 
 def fingerprint(*parts) -> str:
@@ -97,16 +121,26 @@ def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="--NAME=VALUE",
         help="an option for Beam itself; may be repeated",
     )
+    group.add_argument(
+        "--max-failures",
+        type=float,
+        metavar="N",
+        help="stop early once more items failed than this: a count, or a share like 0.05 (default: never)",
+    )
+    group.add_argument("--retry-failed", action="store_true", help="do items that failed again; keep everything else")
 
 
 def runner_options(args: argparse.Namespace) -> RunnerOptions:
     if args.workers < 1:
         raise InputError(f"--workers {args.workers}: expected at least 1")
-    return RunnerOptions(args.runner, args.workers, tuple(args.beam_arg))
+    most = args.max_failures
+    if most is not None and not (most >= 0 and (most < 1 or most.is_integer())):
+        raise InputError(f"--max-failures {most:g}: expected a whole number, or a share below 1")
+    return RunnerOptions(args.runner, args.workers, tuple(args.beam_arg), most, args.retry_failed)
 
 
 def marker_path(root: str, job: str, label: str, task: ShardTask) -> str:
-    return storage.join(root, STATE, job, label, f"{task}.json")
+    return state_path(root, job, label, f"{task}.json")
 
 
 def read_marker(root: str, job: str, step: Step, task: ShardTask) -> dict | None:
@@ -187,9 +221,8 @@ def _run_pipeline(
     with environment, beam.Pipeline(runner=runner, options=PipelineOptions(args)) as pipeline:
         shards = pipeline | "Shards" >> beam.Create(list(tasks))
         for step in steps:
-            shards = (
-                shards | f"{step.label}: spread" >> beam.Reshuffle() | step.label >> beam.Map(_StepFn(root, job, step))
-            )
+            work = beam.Map(_StepFn(root, job, step)).with_resource_hints(**step.hints.given())
+            shards = shards | f"{step.label}: spread" >> beam.Reshuffle() | step.label >> work
 
 
 # One worker a core: threads inside a worker only wait for each other (the fit took four times the processor time).

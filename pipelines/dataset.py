@@ -12,6 +12,7 @@ size, hash and count; readers check it first and name a shard that is missing, t
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -95,26 +96,57 @@ def shard_name(column: str, index: int, count: int) -> str:
     return f"{column}/{column}-{index:05d}-of-{count:05d}.array_record"
 
 
-def write_shard(root: str | os.PathLike, name: str, records: Iterable[Record]) -> ShardInfo:
-    """Writes a shard under a temporary local name, reads it back, hashes it and publishes it as ``root/name``."""
+class ShardWriter:
+    """Writes records one after another to a local ArrayRecord file; nothing is held in memory but the last one."""
+
+    def __init__(self, path: str):
+        from array_record.python import array_record_module
+
+        self.path, self.count = path, 0
+        self.size, self.sha256 = 0, ""  # known once the file is closed and checked
+        # group_size:1 is what random access wants; zstd makes raw label volumes small.
+        self._writer = array_record_module.ArrayRecordWriter(path, "group_size:1,zstd:3")
+
+    def write(self, record: Record) -> None:
+        self._writer.write(encode_record(record))
+        self.count += 1
+
+    def close(self) -> None:
+        if self._writer.is_open():
+            self._writer.close()
+
+
+@contextmanager
+def shard_writer(path: str) -> Iterator[ShardWriter]:
+    """Yields a writer; when the block ends well the file is read back, checked and published as ``path``.
+
+    Raises:
+        OSError: what was read back is not what was written. Nothing is published.
+    """
     from array_record.python import array_record_module
 
-    with storage.atomic_file(storage.join(root, name)) as temporary:
-        # group_size:1 is what random access wants; zstd makes raw label volumes small.
-        writer = array_record_module.ArrayRecordWriter(temporary, "group_size:1,zstd:3")
-        count = 0
-        for record in records:
-            writer.write(encode_record(record))
-            count += 1
-        writer.close()
+    with storage.atomic_file(path) as temporary:
+        writer = ShardWriter(temporary)
+        try:
+            yield writer
+        finally:
+            writer.close()
         reader = array_record_module.ArrayRecordReader(temporary)
-        if not reader.ok() or reader.num_records() != count:
-            raise OSError(f"{storage.join(root, name)}: wrote {count} records but read back {reader.num_records()}")
-        for index in range(count):
+        if not reader.ok() or reader.num_records() != writer.count:
+            raise OSError(f"{path}: wrote {writer.count} records but read back {reader.num_records()}")
+        for index in range(writer.count):
             if not reader.read([index])[0]:
-                raise OSError(f"{storage.join(root, name)}: record {index} read back empty")
+                raise OSError(f"{path}: record {index} read back empty")
         reader.close()
-        return ShardInfo(name, count, os.path.getsize(temporary), storage.sha256_file(temporary))
+        writer.size, writer.sha256 = os.path.getsize(temporary), storage.sha256_file(temporary)
+
+
+def write_shard(root: str | os.PathLike, name: str, records: Iterable[Record]) -> ShardInfo:
+    """Writes a shard under a temporary local name, reads it back, hashes it and publishes it as ``root/name``."""
+    with shard_writer(storage.join(root, name)) as writer:
+        for record in records:
+            writer.write(record)
+    return ShardInfo(name, writer.count, writer.size, writer.sha256)
 
 
 class ShardReader(Sequence):

@@ -4,6 +4,7 @@ Writes are all-or-nothing. Locally a file is written under a temporary name and 
 only becomes visible once its upload is complete, and a generation precondition makes a retried upload safe.
 """
 
+import contextlib
 import fnmatch
 import functools
 import glob
@@ -163,3 +164,37 @@ def remove_temporary_files(root: str | os.PathLike) -> int:
     for path in left:
         path.unlink(missing_ok=True)
     return len(left)
+
+
+def list_names(folder: str | os.PathLike) -> list[str]:
+    """Returns the names of the files right in a folder, sorted; none if there is no such folder. One listing."""
+    if is_remote(folder):
+        bucket, _, name = str(folder)[len("gs://") :].rstrip("/").partition("/")
+        blobs = _client().list_blobs(bucket, prefix=f"{name}/", delimiter="/")
+        return sorted(blob.name.rpartition("/")[2] for blob in blobs)
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_file())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def remove(path: str | os.PathLike) -> None:
+    """Removes a file; one that is not there is no error."""
+    if not is_remote(path):
+        Path(path).unlink(missing_ok=True)
+        return
+    from google.api_core.exceptions import NotFound
+
+    with contextlib.suppress(NotFound):
+        _blob(str(path)).delete()
+
+
+def remove_tree(folder: str | os.PathLike) -> None:
+    """Removes everything below a folder, and the folder; one that is not there is no error."""
+    if not is_remote(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    bucket, _, name = str(folder)[len("gs://") :].rstrip("/").partition("/")
+    for blob in list(_client().list_blobs(bucket, prefix=f"{name}/")):
+        remove(f"gs://{bucket}/{blob.name}")
