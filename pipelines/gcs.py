@@ -260,18 +260,38 @@ def download(path: str, local: str) -> None:
                         raise
 
 
-def listing(bucket: str, prefix: str) -> Iterator[tuple[str, int]]:
-    """Yields name and size of a bucket's objects with a prefix, in name order, a page of them at a time."""
+@dataclass(frozen=True)
+class Listed:
+    """What a listing says of an object; ``digest`` is "md5:..." or "crc32c:..." in base64, empty if it has neither."""
+
+    name: str
+    size: int
+    generation: int
+    digest: str
+
+
+def listing(bucket: str, prefix: str, deep: bool = True) -> Iterator[Listed]:
+    """Yields a bucket's objects with a prefix, in name order, a page of them at a time.
+
+    Without ``deep`` only those that have no further slash in their name.
+    """
     from google.api_core.exceptions import NotFound
 
     path = f"gs://{bucket}/{prefix}"
     with _readable(path):
         blobs = _client().list_blobs(
-            bucket, prefix=prefix, fields="items(name,size),nextPageToken", retry=_retry(), timeout=REQUEST_SECONDS
+            bucket,
+            prefix=prefix,
+            delimiter=None if deep else "/",
+            fields="items(name,size,generation,md5Hash,crc32c),nextPageToken",
+            retry=_retry(),
+            timeout=REQUEST_SECONDS,
         )
         try:
             for blob in blobs:
-                yield blob.name, blob.size
+                md5, crc = blob.md5_hash, blob.crc32c
+                digest = f"md5:{md5}" if md5 else f"crc32c:{crc}" if crc else ""
+                yield Listed(blob.name, blob.size, blob.generation, digest)
         except NotFound:
             raise _no_bucket(path) from None
 
@@ -333,6 +353,33 @@ def upload(local: str, path: str) -> None:
 
     with _readable(path):
         _retry(may_pass)(attempt)()
+
+
+def copy(source: str, target: str) -> None:
+    """Makes an object's bytes also the object ``target``, within the service; once, like ``upload``."""
+    from google.api_core.exceptions import PreconditionFailed
+
+    wanted, before = facts(source), facts(target)
+    if wanted is None:
+        raise FileNotFoundError(source)
+    if before is not None and before.same_bytes(wanted):
+        return
+    with _readable(target):
+        blob, (bucket, name) = _blob(source), split(target)
+        try:
+            blob.bucket.copy_blob(
+                blob,
+                _client().bucket(bucket),
+                name,
+                source_generation=wanted.generation,
+                if_generation_match=before.generation if before is not None else 0,
+                retry=_retry(),
+                timeout=REQUEST_SECONDS,
+            )
+        except PreconditionFailed as error:
+            now = facts(target)
+            if now is None or not now.same_bytes(wanted):
+                raise StorageError(f"{target}: another writer changed it during the copy") from error
 
 
 def delete(path: str) -> None:

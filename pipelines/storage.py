@@ -4,6 +4,7 @@ Writes are all-or-nothing. Locally a file is written under a temporary name and 
 only becomes visible once its upload is complete (pipelines/gcs.py).
 """
 
+import contextlib
 import functools
 import glob
 import hashlib
@@ -12,8 +13,9 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import InputError
@@ -21,7 +23,6 @@ from pipelines import gcs
 from pipelines.gcs import StorageError as StorageError
 
 TEMPORARY_MARK = ".tmp-"
-SCRATCH = "archon-"  # what temporary files outside a dataset begin with, then the process that made them
 
 
 def is_remote(path: str | os.PathLike) -> bool:
@@ -91,8 +92,51 @@ def list_sizes(pattern: str | os.PathLike) -> dict[str, int]:
     bucket, name = gcs.split(pattern)
     prefix = name[: min((name.index(mark) for mark in "*?[" if mark in name), default=len(name))]
     matches = _glob_regex(name)
-    found = {f"gs://{bucket}/{key}": size for key, size in gcs.listing(bucket, prefix) if matches.fullmatch(key)}
-    return dict(sorted(found.items()))
+    found = (item for item in gcs.listing(bucket, prefix) if matches.fullmatch(item.name))
+    return dict(sorted((f"gs://{bucket}/{item.name}", item.size) for item in found))
+
+
+def list_names(folder: str | os.PathLike) -> list[str]:
+    """Returns the names of the files right in a folder, sorted; none if there is no such folder. One listing."""
+    if is_remote(folder):
+        bucket, prefix = gcs.split(join(folder, ""))
+        return sorted(item.name[len(prefix) :] for item in gcs.listing(bucket, prefix, deep=False))
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_file())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What a listing tells of a file. ``version`` changes when the file is replaced (mtime in ns, or generation);
+    ``digest`` is a hash of the content where the listing has one ("md5:..." or "crc32c:..."), else empty.
+    """
+
+    size: int
+    version: str
+    digest: str = ""
+
+
+def file_facts(paths: Iterable[str]) -> dict[str, FileFacts]:
+    """Returns path -> facts for the files that exist. Objects on Cloud Storage are listed folder by folder."""
+    out: dict[str, FileFacts] = {}
+    folders: dict[str, set[str]] = {}
+    for path in paths:
+        if is_remote(path):
+            folders.setdefault(path.rpartition("/")[0], set()).add(path)
+            continue
+        with contextlib.suppress(OSError, ValueError):
+            status = os.stat(path)
+            out[path] = FileFacts(status.st_size, str(status.st_mtime_ns))
+    for folder, wanted in folders.items():
+        bucket, _, prefix = join(folder, "")[len("gs://") :].partition("/")
+        for item in gcs.listing(bucket, prefix, deep=False):
+            path = f"gs://{bucket}/{item.name}"
+            if path in wanted:
+                out[path] = FileFacts(item.size, str(item.generation), item.digest)
+    return out
 
 
 @functools.lru_cache(maxsize=64)
@@ -141,8 +185,8 @@ def local_folder(path: str | os.PathLike) -> Iterator[Path]:
         yield Path(path)
         return
     bucket, prefix = gcs.split(join(path, ""))
-    with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{os.getpid()}-") as folder:
-        names = [name for name, _ in gcs.listing(bucket, prefix) if not name.endswith("/")]
+    with tempfile.TemporaryDirectory(prefix="archon-") as folder:
+        names = [item.name for item in gcs.listing(bucket, prefix) if not item.name.endswith("/")]
         if not names:
             raise InputError(f"{path}: nothing is there; expected a folder")
         for name in names:
@@ -207,48 +251,48 @@ def remove(path: str | os.PathLike) -> None:
         Path(path).unlink(missing_ok=True)
 
 
-def remove_folder(path: str | os.PathLike) -> None:
-    """Removes a folder with all that is in it; it need not be there."""
-    if not is_remote(path):
-        shutil.rmtree(path, ignore_errors=True)
+def remove_tree(folder: str | os.PathLike) -> None:
+    """Removes everything below a folder, and the folder; one that is not there is no error."""
+    if not is_remote(folder):
+        shutil.rmtree(folder, ignore_errors=True)
         return
     from concurrent.futures import ThreadPoolExecutor
 
-    bucket, prefix = gcs.split(join(path, ""))
+    bucket, prefix = gcs.split(join(folder, ""))
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(gcs.delete, [f"gs://{bucket}/{name}" for name, _ in gcs.listing(bucket, prefix)]))
+        list(pool.map(gcs.delete, [f"gs://{bucket}/{item.name}" for item in gcs.listing(bucket, prefix)]))
+
+
+def copy(source: str, target: str) -> None:
+    """Makes ``target`` the same file as ``source``, which may be replaced or removed afterwards.
+
+    Locally that is a second name for it where the disk can do this: nothing is read.
+    """
+    if is_remote(target):
+        gcs.copy(source, target)
+        return
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    temporary = f"{target}{TEMPORARY_MARK}{uuid.uuid4().hex}"
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    os.replace(temporary, target)
+    # A rename onto a second name of the same file does nothing.
+    Path(temporary).unlink(missing_ok=True)
 
 
 def _scratch_file(suffix: str = "") -> str:
-    handle, name = tempfile.mkstemp(prefix=f"{SCRATCH}{os.getpid()}-", suffix=suffix)
+    handle, name = tempfile.mkstemp(prefix="archon-", suffix=suffix)
     os.close(handle)
     return name
 
 
 def remove_temporary_files(root: str | os.PathLike) -> int:
-    """Removes what a killed job left half-written; returns how many files that were.
-
-    Below a local folder these are files under temporary names. What goes to Cloud Storage is first written to this
-    machine's temporary folder; of that, what processes left that are no more.
-    """
-    if is_remote(root):
-        marks = (re.fullmatch(rf"{SCRATCH}(\d+)-.*", path.name) for path in Path(tempfile.gettempdir()).iterdir())
-        left = [Path(tempfile.gettempdir(), mark[0]) for mark in marks if mark and not _runs(int(mark[1]))]
-        left = [path for path in left if path.is_file()]
-    elif os.path.isdir(root):
-        left = [path for path in Path(root).rglob(f"*{TEMPORARY_MARK}*") if path.is_file()]
-    else:
+    """Removes what a killed job left half-written below a local folder; returns how many files that were."""
+    if is_remote(root) or not os.path.isdir(root):
         return 0
+    left = [path for path in Path(root).rglob(f"*{TEMPORARY_MARK}*") if path.is_file()]
     for path in left:
         path.unlink(missing_ok=True)
     return len(left)
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

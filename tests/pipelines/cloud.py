@@ -177,6 +177,9 @@ def _object_of(path: str, query: dict, body: bytes) -> tuple[str, str]:
     """The bucket and object that a request is about; no name for a listing."""
     parts = path.split("/")
     bucket = parts[parts.index("b") + 1] if "b" in parts else parts[1]
+    if "/copyTo/b/" in path:
+        bucket, _, name = path.split("/copyTo/b/", 1)[1].partition("/o/")
+        return bucket, unquote(name)
     if "/o/" in path:
         return bucket, unquote(path.split("/o/", 1)[1])
     if "b" not in parts:

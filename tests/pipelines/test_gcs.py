@@ -33,7 +33,7 @@ def cloud(server, monkeypatch):
     for record in (server.requests, server.injected):
         record.clear()
     server.writes.clear()
-    storage.remove_folder(ROOT)
+    storage.remove_tree(ROOT)
     server.requests.clear()
     return server
 
@@ -183,14 +183,15 @@ def test_a_killed_upload_leaves_nothing_to_see(cloud, tmp_path):
     assert storage.list_files(f"{ROOT}/*") == []
 
 
-def test_left_scratch_files_of_dead_processes_are_removed(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    for process in (dead.pid, os.getpid()):
-        (tmp_path / f"archon-{process}-x").write_bytes(b"half")
-    assert storage.remove_temporary_files("gs://corpus/set") == 1
-    assert os.listdir(tmp_path) == [f"archon-{os.getpid()}-x"]
+def test_a_copy_is_made_once_though_answers_are_lost(cloud):
+    storage.write_bytes(f"{ROOT}/one.bin", b"12345")
+    for fault in (clouds.BEFORE, clouds.AFTER):
+        cloud.faults = [("POST", fault)]
+        storage.copy(f"{ROOT}/one.bin", f"{ROOT}/{fault[4:]}.bin")
+        assert storage.read_bytes(f"{ROOT}/{fault[4:]}.bin") == b"12345"
+        assert cloud.writes[f"{ROOT}/{fault[4:]}.bin"] == 1 and not cloud.faults
+    with pytest.raises(FileNotFoundError):
+        storage.copy(f"{ROOT}/none", f"{ROOT}/x")
 
 
 NAMES = ("a.mp4", "b.mp4", "c.txt", "x/a.mp4", "x/y/a.mp4", "x/y/b[1].mp4", ".hidden.mp4", "x/.h/a.mp4", "xy/a.mp4")
@@ -205,6 +206,11 @@ def test_a_listing_is_that_of_a_disk(cloud, tmp_path):
         here = [str(os.path.relpath(path, tmp_path)) for path in storage.list_files(tmp_path / pattern)]
         assert [path[len(ROOT) + 1 :] for path in storage.list_files(f"{ROOT}/{pattern}")] == here, pattern
     assert set(storage.list_sizes(f"{ROOT}/**/*.mp4").values()) == {2}
+    assert storage.list_names(f"{ROOT}/x") == storage.list_names(tmp_path / "x") == ["a.mp4"]
+    assert storage.list_names(f"{ROOT}/none") == []
+    facts = storage.file_facts([f"{ROOT}/x/a.mp4", f"{ROOT}/b.mp4", f"{ROOT}/none"])
+    assert {path: fact.size for path, fact in facts.items()} == {f"{ROOT}/x/a.mp4": 2, f"{ROOT}/b.mp4": 2}
+    assert len({fact.digest for fact in facts.values()}) == 1 and len({f.version for f in facts.values()}) == 2
 
 
 def test_a_listing_of_many_pages_is_whole_though_pages_fail(cloud):
@@ -216,7 +222,7 @@ def test_a_listing_of_many_pages_is_whole_though_pages_fail(cloud):
     assert storage.list_files(f"{ROOT}/many/*") == names
     assert len(cloud.requests) == 5 + 3
     cloud.faults = [("DELETE", clouds.BEFORE), ("DELETE", clouds.AFTER)]
-    storage.remove_folder(f"{ROOT}/many")
+    storage.remove_tree(f"{ROOT}/many")
     assert storage.list_files(f"{ROOT}/many/*") == []
     storage.remove(f"{ROOT}/many/000")
 

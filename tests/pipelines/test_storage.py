@@ -31,14 +31,14 @@ def test_list_files_is_sorted_and_skips_folders(tmp_path):
     assert [os.path.basename(p) for p in storage.list_files(tmp_path / "*.mp4")] == ["a.mp4", "b.mp4"]
 
 
-def test_remove_and_remove_folder(tmp_path):
+def test_remove_and_remove_tree(tmp_path):
     storage.write_bytes(tmp_path / "x" / "y" / "a", b"")
     storage.write_bytes(tmp_path / "x" / "b", b"")
     storage.remove(tmp_path / "x" / "b")
     storage.remove(tmp_path / "x" / "b")
     assert storage.list_files(tmp_path / "**") == [str(tmp_path / "x" / "y" / "a")]
-    storage.remove_folder(tmp_path / "x")
-    storage.remove_folder(tmp_path / "x")
+    storage.remove_tree(tmp_path / "x")
+    storage.remove_tree(tmp_path / "x")
     assert os.listdir(tmp_path) == []
 
 
