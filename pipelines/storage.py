@@ -4,6 +4,7 @@ Writes are all-or-nothing. Locally a file is written under a temporary name and 
 only becomes visible once its upload is complete, and a generation precondition makes a retried upload safe.
 """
 
+import contextlib
 import fnmatch
 import functools
 import glob
@@ -12,8 +13,9 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import InputError
@@ -163,3 +165,91 @@ def remove_temporary_files(root: str | os.PathLike) -> int:
     for path in left:
         path.unlink(missing_ok=True)
     return len(left)
+
+
+def list_names(folder: str | os.PathLike) -> list[str]:
+    """Returns the names of the files right in a folder, sorted; none if there is no such folder. One listing."""
+    if is_remote(folder):
+        bucket, _, name = str(folder)[len("gs://") :].rstrip("/").partition("/")
+        blobs = _client().list_blobs(bucket, prefix=f"{name}/", delimiter="/")
+        return sorted(blob.name.rpartition("/")[2] for blob in blobs)
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_file())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def remove(path: str | os.PathLike) -> None:
+    """Removes a file; one that is not there is no error."""
+    if not is_remote(path):
+        Path(path).unlink(missing_ok=True)
+        return
+    from google.api_core.exceptions import NotFound
+
+    with contextlib.suppress(NotFound):
+        _blob(str(path)).delete()
+
+
+def remove_tree(folder: str | os.PathLike) -> None:
+    """Removes everything below a folder, and the folder; one that is not there is no error."""
+    if not is_remote(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    bucket, _, name = str(folder)[len("gs://") :].rstrip("/").partition("/")
+    for blob in list(_client().list_blobs(bucket, prefix=f"{name}/")):
+        remove(f"gs://{bucket}/{blob.name}")
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What a listing tells of a file. ``version`` changes when the file is replaced (mtime in ns, or generation);
+    ``digest`` is a hash of the content where the listing has one ("md5:..." or "crc32c:..."), else empty.
+    """
+
+    size: int
+    version: str
+    digest: str = ""
+
+
+def file_facts(paths: Iterable[str]) -> dict[str, FileFacts]:
+    """Returns path -> facts for the files that exist. Objects on Cloud Storage are listed folder by folder."""
+    out: dict[str, FileFacts] = {}
+    folders: dict[str, list[str]] = {}
+    for path in paths:
+        if is_remote(path):
+            folders.setdefault(path.rpartition("/")[0], []).append(path)
+            continue
+        with contextlib.suppress(OSError, ValueError):
+            status = os.stat(path)
+            out[path] = FileFacts(status.st_size, str(status.st_mtime_ns))
+    for folder, names in folders.items():
+        bucket, _, prefix = folder[len("gs://") :].partition("/")
+        wanted = set(names)
+        blobs = _client().list_blobs(bucket, prefix=f"{prefix}/" if prefix else None, delimiter="/")
+        for blob in blobs:
+            path = f"gs://{bucket}/{blob.name}"
+            if path in wanted:
+                digest = f"md5:{blob.md5_hash}" if blob.md5_hash else f"crc32c:{blob.crc32c}" if blob.crc32c else ""
+                out[path] = FileFacts(blob.size, str(blob.generation), digest)
+    return out
+
+
+def copy(source: str, target: str) -> None:
+    """Makes ``target`` the same file as ``source``, which may be replaced or removed afterwards.
+
+    Locally that is a second name for it where the disk can do this: nothing is read.
+    """
+    if is_remote(target):
+        blob = _blob(source)
+        blob.bucket.copy_blob(blob, _client().bucket(_blob(target).bucket.name), _blob(target).name)
+        return
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    temporary = f"{target}{TEMPORARY_MARK}{uuid.uuid4().hex}"
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    os.replace(temporary, target)
+    # A rename onto a second name of the same file does nothing.
+    Path(temporary).unlink(missing_ok=True)
