@@ -2,8 +2,8 @@
 
 Chung and Zisserman, "Out of time: automated lip sync in the wild" (2016): a network for five pictures of a face and one
 for the fifth of a second of sound beside them, trained so that the two embeddings are close where picture and sound
-belong together. Layers, names and scores are those of the published model (``syncnet_v2.model``: a PyTorch state dict of
-``netcnnaud``, ``netfcaud``, ``netcnnlip``, ``netfclip``), so its weights fit and its thresholds (confidence of 3,
+belong together. Layers, names and scores are those of the published model (``syncnet_v2.model``: a PyTorch state dict
+of ``netcnnaud``, ``netfcaud``, ``netcnnlip``, ``netfclip``), so its weights fit and its thresholds (confidence of 3,
 offset within 6 frames) mean the same. Measured on the clip as it is stored, at 25 frames a second and 16 kHz, which the
 model requires.
 
@@ -251,18 +251,19 @@ def sync_of_embeddings(lips: np.ndarray, sound: np.ndarray) -> tuple[float, int]
 
     The distance of every picture's embedding to the sound's at each offset within REACH frames, averaged over the clip:
     the offset is where the mean is least, the confidence how far that lies below the median over offsets. A positive
-    offset of k: the sound is k frames early. Beyond the clip's ends the sound counts as zeros, as published.
+    offset of k: the sound is k frames late (the published tool counts the other way). Beyond the clip's ends the sound
+    counts as zeros, as published.
     """
     count = len(lips)
     padded = np.pad(sound, ((REACH, REACH), (0, 0)))
     # The published distance adds 1e-6 to every difference.
     means = np.array([np.linalg.norm(lips - padded[k : k + count] + 1e-6, axis=1).mean() for k in range(2 * REACH + 1)])
     best = int(means.argmin())
-    return float(np.median(means) - means[best]), REACH - best
+    return float(np.median(means) - means[best]), best - REACH
 
 
 def sync_scores(frames: np.ndarray, landmarks: np.ndarray, audio: np.ndarray, weights: str) -> dict[str, float]:
-    """Scores of a stored clip: ``sync_confidence`` and ``sync_offset`` (frames of 1/25 s; positive: the sound is early).
+    """Scores of a stored clip: ``sync_confidence`` and ``sync_offset`` (frames of 1/25 s; positive: sound late).
 
     Args:
         frames: uint8 (T, 256, 256, 3), RGB, 30 fps, decoded from the stored crop.

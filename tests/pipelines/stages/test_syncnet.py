@@ -47,10 +47,10 @@ def test_the_layers_are_the_published_ones(state):
 
 @pytest.mark.parametrize("shift", [-9, 0, 4, 15])
 def test_a_known_offset_is_found(shift):
-    """Embeddings of a sound that comes ``shift`` frames early give that offset, and a shuffled sound no confidence."""
+    """Embeddings of a sound that comes ``shift`` frames late give that offset, and a shuffled sound no confidence."""
     random = np.random.default_rng(shift + 20)
     moments = random.normal(size=(120, 64))
-    lips, sound = moments[20:100], moments[20 + shift : 100 + shift]
+    lips, sound = moments[20:100], moments[20 - shift : 100 - shift]
     confidence, offset = syncnet.sync_of_embeddings(lips, sound)
     assert offset == shift and confidence > 3
     assert syncnet.sync_of_embeddings(lips, random.permutation(sound))[0] < 1
