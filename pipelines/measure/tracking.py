@@ -27,6 +27,7 @@ from models.signals import VIDEO_FPS
 from pipelines.stages import curation, faces, landmarks, shots, video
 from pipelines.stages.filters import FilterThresholds
 from pipelines.stages.head_scores import face_heights
+from pipelines.stages.limits import MediaError
 
 TARGETS: dict = {}
 FIGURES = (
@@ -140,5 +141,5 @@ def pictures(path: str, most: int):
             if index >= most:
                 return
             yield frame
-    except (OSError, video.MediaError) as error:
+    except (OSError, MediaError) as error:
         raise InputError(f"--clips {path}: expected a video that can be read: {error}") from error

@@ -17,13 +17,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from models.errors import InputError
-from models.signals import AUDIO_RATE, VIDEO_FPS, audio_samples
+from models.signals import AUDIO_RATE, VIDEO_FPS
 from pipelines import storage
 from pipelines.stages import (
     compression_scores,
     crop,
     faces,
     filters,
+    fingerprints,
     head_scores,
     landmarks,
     picture_scores,
@@ -34,6 +35,7 @@ from pipelines.stages import (
     voice_activity,
 )
 from pipelines.stages.filters import FilterThresholds
+from pipelines.stages.limits import DecodeError, Limits, MediaError
 
 NEIGHBOURHOOD = 30 * VIDEO_FPS  # how far around a clip, in its shot, a second face counts
 GLIMPSES = 16
@@ -47,6 +49,7 @@ class Settings:
     landmarks: str = "dlib"
     landmark_weights: str | None = None
     thresholds: FilterThresholds = field(default_factory=FilterThresholds)
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass
@@ -117,7 +120,7 @@ def _error_row(source: str, error: Exception, span=None, clip: str | None = None
         return reject_row(source, error.stage, "filtered", error.reason, error.detail, span, clip)
     cause, stage = (error.cause, error.stage) if isinstance(error, StageFailed) else (error, "source")
     where = traceback.extract_tb(cause.__traceback__)
-    place = f" [{where[-1].name}:{where[-1].lineno}]" if where and not isinstance(cause, video.MediaError) else ""
+    place = f" [{where[-1].name}:{where[-1].lineno}]" if where and not isinstance(cause, MediaError) else ""
     return reject_row(source, stage, "failed", type(cause).__name__, f"{cause}"[:500] + place, span, clip)
 
 
@@ -156,7 +159,7 @@ def _curate_local(source: str, path: str, settings: Settings, result: SourceResu
     with _stage("probe"):
         digest = storage.sha256_file(path)
         result.facts.update(source_sha256=digest, bytes=os.path.getsize(path))
-        info = video.probe(path)
+        info = video.probe(path, settings.limits)
     result.seconds = info.seconds
     result.facts.update(codec=info.codec, width=info.width, height=info.height, fps=info.fps, rotation=info.rotation)
     result.facts["seconds"] = info.seconds
@@ -177,7 +180,6 @@ def _curate_local(source: str, path: str, settings: Settings, result: SourceResu
     if not followed:
         raise _no_face(scan)
     spans = segments.speech_spans(speech, scan.frames)
-    mask = voice_activity.speech_mask(speech, len(audio))
     pieces = []
     for face in followed:
         for span in segments.intersect([face.span], spans):
@@ -188,7 +190,7 @@ def _curate_local(source: str, path: str, settings: Settings, result: SourceResu
         span = segments.on_grid(piece)
         identity = clip_id(digest, *span)
         try:
-            _make_clip(source, digest, info, face, span, audio, mask, settings, result)
+            _make_clip(source, digest, info, face, span, audio, speech, settings, result)
         except (Filtered, StageFailed) as error:
             result.rejects.append(_error_row(source, error, span, identity))
 
@@ -298,28 +300,31 @@ def _no_face(scan: Scan) -> Filtered:
     detail = f"a frontal face in {seen} of {len(scan.samples)} searched frames"
     glimpses = list(scan.glimpses.values())
     picks = [glimpses[i] for i in sorted({0, len(glimpses) // 2, len(glimpses) - 1})]
-    if faces.find_any_face([_halved(frame) for frame in picks]):
+    if faces.find_any_face([_shrunk(frame) for frame in picks]):
         return Filtered("faces", "no_frontal_face", f"{detail}, but a face from another side")
     return Filtered("faces", "no_face", detail)
 
 
-def _halved(frame: np.ndarray) -> np.ndarray:
-    step = max(1, min(frame.shape[:2]) // 300)
-    return np.ascontiguousarray(frame[::step, ::step])
+def _shrunk(frame: np.ndarray) -> np.ndarray:
+    import cv2
+
+    scale = min(1.0, faces.ANY_FACE_SIDE / min(frame.shape[:2]))
+    size = [max(1, round(length * scale)) for length in frame.shape[1::-1]]
+    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
 
 
 # --- Second pass: one clip ---
 
 
 def _make_clip(
-    source, digest, info, face: Followed, span, audio, mask, settings: Settings, result: SourceResult
+    source, digest, info, face: Followed, span, audio, speech, settings: Settings, result: SourceResult
 ) -> None:
     """Appends the clip of a span and its quality row; the row in any case, with what was measured until an error."""
     scores: dict[str, float] = {}
     labels: dict[str, str] = {}
     identity, kept = clip_id(digest, *span), False
     try:
-        record = _clip_record(info, face, span, audio, mask, settings, scores)
+        record = _clip_record(info, face, span, audio, speech, settings, scores, labels)
         result.clips.append(
             {"clip_id": identity, "error": "", "source": source, "source_sha256": digest, **record}
             | {"scores": json.dumps(_rounded(scores), sort_keys=True)}
@@ -349,8 +354,10 @@ def _rounded(scores: filters.Scores) -> dict[str, float | None]:
     return {name: None if value is None else float(np.round(value, 4)) for name, value in values.items()}
 
 
-def _clip_record(info, face: Followed, span, audio, mask, settings: Settings, scores: dict[str, float]) -> dict:
-    """Returns the fields of the clip's record that depend on its frames; fills ``scores`` as they are measured.
+def _clip_record(
+    info, face: Followed, span, audio, speech, settings: Settings, scores: dict[str, float], labels: dict[str, str]
+) -> dict:
+    """Returns the fields of the clip's record that depend on its frames; fills ``scores`` and ``labels`` on the way.
 
     Raises:
         Filtered: the clip misses a limit, or cannot be made.
@@ -362,8 +369,9 @@ def _clip_record(info, face: Followed, span, audio, mask, settings: Settings, sc
     points = [f.landmarks for f in near if f.landmarks is not None and not np.isnan(f.landmarks).any()]
     with _stage("filters"):
         scores.update(_scan_scores(face, span, points))
-        sound, speech = video.cut_audio(audio, start, count), _cut_mask(mask, start, count)
-        scores.update(sound_scores.sound_scores(sound, speech))
+        sound, begin = video.cut_audio(audio, start, count), round(start * AUDIO_RATE / VIDEO_FPS)
+        spoken = voice_activity.speech_mask(speech, begin, begin + len(sound))
+        scores.update(sound_scores.sound_scores(sound, spoken))
     if limits.min_seconds is not None and scores["seconds"] < limits.min_seconds:
         raise Filtered("segments", "too_short", f"{scores['seconds']:.2f} s is below {limits.min_seconds:g} s")
     with _stage("crop"):
@@ -376,7 +384,7 @@ def _clip_record(info, face: Followed, span, audio, mask, settings: Settings, sc
         encoded = video.write_crop(info, start, count, box, sound)
         frames = video.decode_clip(encoded)
         if len(frames) != count:
-            raise video.DecodeError(f"the crop has {len(frames)} frames, expected {count}")
+            raise DecodeError(f"the crop has {len(frames)} frames, expected {count}")
     with _stage("landmarks"):
         boxes = crop.boxes_to_crop(faces.boxes_between(face.track, start, end), box)
         raw = landmarks.find_landmarks(list(frames), boxes, settings.landmarks, settings.landmark_weights)
@@ -392,6 +400,7 @@ def _clip_record(info, face: Followed, span, audio, mask, settings: Settings, sc
         scores.update(picture_scores.picture_scores(frames, marks, info.fps))
         scores.update(compression_scores.compression_scores(info, start, end))
         scores.update(sound_scores.sync_scores(marks, sound))
+        labels.update(fingerprints.fingerprints(frames, sound))
         missed = filters.decide(_rounded(scores), limits)
     if missed:
         raise Filtered("filters", missed[0][0], "; ".join(detail for _, detail in missed))
@@ -433,10 +442,3 @@ def _scan_scores(face: Followed, span, points: Sequence[np.ndarray]) -> dict[str
             "face_score": float(np.median(seen)),
         }
     return scores | (head_scores.angle_scores(np.stack(points)) if points else {})
-
-
-def _cut_mask(mask: np.ndarray, start: int, frames: int) -> np.ndarray:
-    """The speech mask of ``frames`` frames from frame ``start``, False past its end (as video.cut_audio)."""
-    begin, samples = round(start * AUDIO_RATE / VIDEO_FPS), audio_samples(frames)
-    piece = mask[begin : begin + samples]
-    return np.pad(piece, (0, samples - len(piece)))

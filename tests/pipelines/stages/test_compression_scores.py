@@ -2,7 +2,7 @@ import numpy as np
 
 from pipelines.stages import compression_scores, video
 from pipelines.stages.compression_scores import block_contrast
-from tests.pipelines.media import ffmpeg, make_video, talking_head
+from tests.pipelines.media import ffmpeg, talking_head
 
 
 def test_quality_falls_as_x264_spends_less(tmp_path):
@@ -48,21 +48,3 @@ def test_one_straight_edge_is_not_a_grid():
 def test_what_cannot_be_told_is_left_out():
     assert block_contrast(np.full((128, 128), 60, np.uint8)) is None
     assert block_contrast(picture()[:40]) is None
-
-
-def test_key_frames_are_those_around_the_clip_as_coded(tmp_path):
-    """A key frame a second, of growing luma, in a file that says it is rotated: the pictures are not."""
-    plain, turned = tmp_path / "plain.mp4", tmp_path / "turned.mp4"
-    fade = "color=white:size=128x96:rate=30:duration=4,fade=in:0:120"
-    make_video(plain, fade, None, "-g", "30", "-keyint_min", "30", "-sc_threshold", "0")
-    ffmpeg("-display_rotation", "90", "-i", plain, "-c", "copy", turned)
-    info = video.probe(str(turned))
-    assert (info.width, info.height) == (96, 128)
-    every = [luma.mean() for luma in compression_scores.key_frames(info, 0, 120, 8)]
-    assert len(every) == 4 and every == sorted(every)
-    # From frame 75: the first at or before it, at 2 s or sooner, then what follows.
-    found = compression_scores.key_frames(info, 75, 120, 8)
-    assert {luma.shape for luma in found} == {(96, 128)}
-    means = [luma.mean() for luma in found]
-    assert means[0] <= every[2] and means == every[every.index(means[0]) :][: len(means)]
-    assert len(compression_scores.key_frames(info, 0, 120, 2)) == 2

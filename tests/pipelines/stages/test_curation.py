@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from models.signals import audio_samples, grid_frames
-from pipelines.dataset import COLUMN_FIELDS, decode_record, encode_record
+from pipelines.dataset import COLUMN_FIELDS, ROW_FIELDS
+from pipelines.records import decode_record, encode_record
 from pipelines.stages import curation, video
 from pipelines.stages.curation import Settings, curate_source
 from pipelines.stages.filters import LABELS, SCORES, FilterThresholds
@@ -27,7 +28,7 @@ def whole(result):
 def test_a_talking_head_becomes_a_clip(kept):
     assert len(kept.clips) == 1 and kept.rejects == []
     clip = kept.clips[0]
-    assert set(COLUMN_FIELDS["clips"]) | {"clip_id", "error"} == set(clip)
+    assert {*ROW_FIELDS, *COLUMN_FIELDS["clips"]} == set(clip)
     count = clip["num_frames"]
     assert count == clip["end_frame"] - clip["start_frame"] == grid_frames(count) and 60 <= count <= 300
     assert clip["audio"].shape == (audio_samples(count),) and clip["audio"].dtype == np.int16
@@ -67,6 +68,7 @@ def test_every_score_is_in_the_quality_row(kept):
     row = kept.quality[0]
     assert list(row) == ["source", "clip_id", "start_frame", "end_frame", *SCORES, *LABELS, "flags", "kept"]
     assert {name for name in SCORES if row[name] is None} == {"sync_confidence", "sync_offset"}
+    assert all(isinstance(row[name], str) and row[name] for name in LABELS)
     assert row["clip_id"] == kept.clips[0]["clip_id"]
     assert json.loads(kept.clips[0]["scores"]) == {name: row[name] for name in SCORES}
 
@@ -113,7 +115,7 @@ def test_a_segment_too_short_to_cut_keeps_what_the_scan_knows():
     assert row["clip_id"] in {reject["clip_id"] for reject in result.rejects}
     assert row["seconds"] > 2 and row["face_present"] == 1 and row["face_size"] > 20 and row["speech"] > 0.5
     assert abs(row["yaw"]) < 60 and row["snr_db"] is not None and row["shot_cut"] is not None
-    assert row["blur"] is None and row["pad"] is None and row["lip_sync"] is None
+    assert row["blur"] is None and row["pad"] is None and row["lip_sync"] is None and row["picture_hash"] is None
 
 
 def test_a_copy_under_another_name_gives_the_same_clip(kept, tmp_path):
