@@ -7,12 +7,10 @@ belongs to the request that was sent for its clip, and leaves this module under 
 """
 
 import email.utils
-import functools
 import hashlib
 import json
 import os
 import random
-import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +20,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from models.errors import InputError
+from models.loading import load_once
 from models.signals import AUDIO_RATE, VIDEO_FPS
 from pipelines.stages.caption_cache import Answer, CaptionCache
 from pipelines.stages.description_schema import description_json_schema, normal_description
@@ -219,7 +218,7 @@ def _ask(parts: list, config: GeminiConfig, limit: RateLimit, until: float, usag
     from google.genai import errors, types
 
     # Held here: a client that nobody holds closes its connections.
-    client = client_of(config)
+    client = client_of(config.project, config.location, config.endpoint)
     pause, tries, reason = _FIRST_PAUSE, 0, "waiting for a turn"
     while True:
         limit.wait()
@@ -282,17 +281,9 @@ def _broken_connections() -> tuple[type[Exception], ...]:
     return httpx2.HTTPError, requests.RequestException, TransportError, UnknownApiResponseError, json.JSONDecodeError
 
 
-_client_lock = threading.Lock()
-
-
-def client_of(config: GeminiConfig):
+@load_once(4)
+def client_of(project: str, location: str, endpoint: str | None):
     """The one client of a process for a project: its connections are shared by the threads."""
-    with _client_lock:
-        return _client(config.project, config.location, config.endpoint)
-
-
-@functools.lru_cache(maxsize=4)
-def _client(project: str, location: str, endpoint: str | None):
     from google import genai
     from google.genai import types
 

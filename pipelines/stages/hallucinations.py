@@ -48,7 +48,7 @@ class GuardConfig:
 
 # A sound, a note, a mark of a speaker: not words.
 _OPENERS, _CLOSERS = "[(*♪♫<（【", "])*♪♫>）】"
-_FILLERS = {"♪", "♫", "♩", "♬", "-", "–", "—", "*", "#", "…", "..."}
+_READ_ALOUD = set("&+%$€£@=°")
 _CREDITS = re.compile(
     r"\b(subtitles?|subtitled|captions?|captioned|closed captioning|transcri(pt|bed|ption)|translat(ed|ion)) (by|provided by|from)\b"
     r"|\bamara ?org\b|\bopensubtitles\b|\bwww\b|\bhttps?\b|字幕|untertitel (von|der|im auftrag)|sous titres? (de|par)"
@@ -147,7 +147,7 @@ def _sounds(words: Sequence[Word]) -> tuple[list[Word], list[Word]]:
             marks.append(word)
             if closer in text:
                 closer = ""
-        elif text in _FILLERS or not any(mark.isalnum() for mark in text):
+        elif not any(mark.isalnum() or mark in _READ_ALOUD for mark in text):
             marks.append(word)
             if text in ("♪", "♫"):
                 closer = text
