@@ -10,7 +10,7 @@ import html
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,13 +45,6 @@ _SHORTEST = 0.02
 
 class NoSubtitlesError(InputError):
     """There is no subtitle file beside the source."""
-
-
-@dataclass(frozen=True)
-class SubtitlesConfig:
-    """How subtitles become a script. ``guard``: what is left out of them."""
-
-    guard: GuardConfig = field(default_factory=GuardConfig)
 
 
 @dataclass(frozen=True)
@@ -301,7 +294,7 @@ def split_words(text: str) -> list[str]:
 
 
 def subtitles_script(
-    source: str, start_frame: int, end_frame: int, activity: np.ndarray, config: SubtitlesConfig = SubtitlesConfig()
+    source: str, start_frame: int, end_frame: int, activity: np.ndarray, limits: GuardConfig = GuardConfig()
 ) -> Transcript:
     """Cuts the script of a clip out of the subtitles of its source.
 
@@ -325,7 +318,7 @@ def subtitles_script(
         sure = heard_share(first, last, activity)
         words.append(Word(word.word, round(first, 2), round(last, 2), round(sure, 4)))
         interpolated += shared
-    kept, flags = guard(in_segments(words), activity, config.guard)
+    kept, flags = guard(in_segments(words), activity, limits)
     left = tuple(word for segment in kept for word in segment.words)
     details = {
         "file": file.path,

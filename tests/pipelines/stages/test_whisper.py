@@ -25,10 +25,9 @@ from pipelines.stages.whisper import (
 )
 
 # Nothing is left out: random weights say nothing that a guard would believe.
-ANYTHING = WhisperConfig(
-    max_tokens=12,
-    guard=GuardConfig(heard=0.0, silent=1.0, compression=1e9, repeats=(99, 99, 99), rate=1e9, logprob=-1e9),
-)
+LIMITS = GuardConfig(heard=0.0, silent=1.0, compression=1e9, repeats=(99, 99, 99), rate=1e9, logprob=-1e9)
+SHORT = WhisperConfig(max_tokens=12)
+ANYTHING = (SHORT, LIMITS)
 LANGUAGES = ("en", "zh", "de")
 WORDS = tuple(
     f"\u0120{word}" for word in "red green blue one two three four five six up down left right near far".split()
@@ -121,7 +120,7 @@ def sound(seed: int, seconds: float) -> Sound:
 
 def test_a_clip_becomes_words_with_times_language_and_probabilities(folder):
     clip = sound(1, 2.0)
-    script = transcribe_batch({"a": clip}, load_whisper(str(folder)), ANYTHING)["a"]
+    script = transcribe_batch({"a": clip}, load_whisper(str(folder)), *ANYTHING)["a"]
     assert script.words and script.backend == "whisper"
     assert {f"\u0120{word.word}" for word in script.words} <= set(WORDS)
     assert script.language in LANGUAGES and 1 / 3 < script.language_confidence <= 1
@@ -144,7 +143,7 @@ def test_probabilities_and_language_are_those_of_the_model_itself(folder):
     features = whisper.extractor(
         clip.audio.astype(np.float32) / 32768, sampling_rate=AUDIO_RATE, return_tensors="pt"
     ).input_features
-    script = transcribe_batch({"a": clip}, whisper, ANYTHING)["a"]
+    script = transcribe_batch({"a": clip}, whisper, *ANYTHING)["a"]
     number = next(n for n, code in whisper.languages.items() if code == script.language)
     with torch.inference_mode():
         assert int(whisper.model.detect_language(features)[0]) == number
@@ -152,7 +151,7 @@ def test_probabilities_and_language_are_those_of_the_model_itself(folder):
         assert script.details["no_speech"] == [pytest.approx(float(at_start.softmax(-1)[whisper.no_speech]), abs=1e-4)]
         prompt = [whisper.start, number, *whisper.task]
         answer = []
-        for _ in range(ANYTHING.max_tokens):
+        for _ in range(SHORT.max_tokens):
             logits = whisper.model(features, decoder_input_ids=torch.tensor([[*prompt, *answer]])).logits[0, -1]
             logits[whisper.end + 1 :] = -torch.inf
             logits[list(whisper.suppressed)] = -torch.inf
@@ -168,10 +167,10 @@ def test_probabilities_and_language_are_those_of_the_model_itself(folder):
 def test_a_clip_is_the_same_alone_and_in_a_batch(folder):
     clips = {f"clip{k}": sound(k, 1 + k) for k in range(3)} | {"none": sound(9, 0)}
     whisper = load_whisper(str(folder))
-    together = transcribe_batch(clips, whisper, ANYTHING)
+    together = transcribe_batch(clips, whisper, *ANYTHING)
     assert list(together) == list(clips) and together["none"].words == ()
     for key, clip in clips.items():
-        alone = transcribe_batch({key: clip}, whisper, ANYTHING)[key]
+        alone = transcribe_batch({key: clip}, whisper, *ANYTHING)[key]
         assert alone.text == together[key].text and alone.language == together[key].language
         assert alone.words == together[key].words or np.allclose(
             [word.confidence for word in alone.words], [word.confidence for word in together[key].words], atol=1e-3
@@ -184,21 +183,21 @@ def test_long_sound_is_heard_in_windows_that_are_cut_where_it_is_quiet(folder):
     quiet[27 * AUDIO_RATE : 27 * AUDIO_RATE + 3200] = 0
     (first, cut), (again, end) = cuts(quiet)
     assert first == 0 and cut == again and 27 <= cut / AUDIO_RATE <= 27.2 and end == len(quiet)
-    script = transcribe_batch({"a": Sound(quiet, clip.activity)}, load_whisper(str(folder)), ANYTHING)["a"]
+    script = transcribe_batch({"a": Sound(quiet, clip.activity)}, load_whisper(str(folder)), *ANYTHING)["a"]
     assert len(script.details["logprob"]) == 2 and script.words[-1].start > 26
     assert cuts(quiet[:0]) == []
 
 
 def test_the_guard_is_asked(folder):
     clip = sound(1, 2.0)
-    script = transcribe_batch(
-        {"a": Sound(clip.audio, 0 * clip.activity)}, load_whisper(str(folder)), WhisperConfig(12)
-    )["a"]
+    script = transcribe_batch({"a": Sound(clip.audio, 0 * clip.activity)}, load_whisper(str(folder)), SHORT)["a"]
     assert script.words == () and script.flags and script.confidence == script.speech_rate == 0
 
 
 def test_an_english_model_does_not_say_which_language_it_is(tmp_path):
-    script = transcribe_batch({"a": sound(1, 1.0)}, load_whisper(str(write_weights(tmp_path, 1, False))), ANYTHING)["a"]
+    script = transcribe_batch({"a": sound(1, 1.0)}, load_whisper(str(write_weights(tmp_path, 1, False))), *ANYTHING)[
+        "a"
+    ]
     assert script.language == UNDECIDED and script.language_confidence == 0 and script.words
 
 
