@@ -253,3 +253,15 @@ def copy(source: str, target: str) -> None:
     os.replace(temporary, target)
     # A rename onto a second name of the same file does nothing.
     Path(temporary).unlink(missing_ok=True)
+
+
+def facts_of(path: str | os.PathLike) -> FileFacts:
+    """What ``file_facts`` tells, of one file, without listing its folder. FileNotFoundError if there is none."""
+    if not is_remote(path):
+        status = os.stat(path)
+        return FileFacts(status.st_size, str(status.st_mtime_ns))
+    blob = _blob(str(path))
+    if not blob.exists():
+        raise FileNotFoundError(str(path))
+    blob.reload()
+    return FileFacts(blob.size, str(blob.generation))
