@@ -5,7 +5,7 @@ or cut again, from the fingerprints in the quality table alone: no video is read
 
 1. ``blocks``: the quality shards, some thousand clips at a time. Each block becomes a file of codes and one small file
    of keys for every part.
-2. ``parts``: all blocks' keys of a part, sorted; clips that share a key are compared at the shift that the key gives.
+2. ``pairs``: all blocks' keys of a part, sorted; clips that share a key are compared at the shift that the key gives.
 3. The pairs that passed are joined to groups. Only duplicates are held in memory here.
 
 A part's memory does not grow with the corpus, for there are more parts then; a word is compared with at most
@@ -213,8 +213,8 @@ def find_duplicates(config: DuplicatesConfig, runner: RunnerOptions | None = Non
     tasks = [ShardTask(index, len(blocks), tuple(block)) for index, block in enumerate(blocks)]
     made = run_shards(JOB, root, [step], tasks, runner)["blocks"]
     codes = tuple(info for info in marker_files(made) if "/codes-" in info.path)
-    step = Step("parts", Part(root, config.limits, codes), fingerprint(made_by, parts))
-    found = run_shards(JOB, root, [step], [ShardTask(index, parts) for index in range(parts)], runner)["parts"]
+    step = Step("pairs", Part(root, config.limits, codes), fingerprint(made_by, parts))
+    found = run_shards(JOB, root, [step], [ShardTask(index, parts) for index in range(parts)], runner)["pairs"]
     pairs = each_once(np.concatenate([_read_array(root, info.path) for info in marker_files(found)]))
     with Clips(root, codes) as clips:
         rows = grouped(clips, pairs, config.limits)
