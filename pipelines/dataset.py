@@ -162,13 +162,10 @@ class ShardReader(Sequence):
         if self._reader is None:
             from array_record.python import array_record_module
 
-            if not storage.is_remote(self.path) and not os.path.exists(self.path):
+            if self._info is not None:
+                storage.check(self.path, self._info.size, self._info.sha256)
+            elif not storage.exists(self.path):
                 raise InputError(f"{self.path}: this shard is missing")
-            if self._info is not None and storage.size(self.path) != self._info.size:
-                raise InputError(
-                    f"{self.path}: {storage.size(self.path)} bytes, but the manifest says {self._info.size}: "
-                    "truncated or replaced"
-                )
             reader = array_record_module.ArrayRecordReader(self.path)
             # A file that was cut short opens without an error and says that it has no records; only ok() tells.
             if not reader.ok():
