@@ -81,7 +81,9 @@ def weight_files(path: str) -> list[str]:
     files = storage.list_files(storage.join(path, "*"))
     names = {os.path.basename(file) for file in files}
     if not files:
-        raise InputError(f"--whisper-weights {path}: no such folder; expected one with config.json, model.safetensors ...")
+        raise InputError(
+            f"--whisper-weights {path}: no such folder; expected one with config.json, model.safetensors ..."
+        )
     for name in _NEEDED:
         if name not in names:
             raise InputError(f"--whisper-weights {path}: {name} is missing")
@@ -317,7 +319,9 @@ def _greedy(hidden, prompt, whisper: Whisper, config: WhisperConfig) -> list[lis
     return answers
 
 
-def _timed(hidden, prompt: list[int], answer: list[int], steps: int, whisper: Whisper) -> tuple[tuple[Word, ...], float]:
+def _timed(
+    hidden, prompt: list[int], answer: list[int], steps: int, whisper: Whisper
+) -> tuple[tuple[Word, ...], float]:
     """Words with times (seconds) and probabilities of an answer, and the mean log-probability of its tokens."""
     import torch
     from transformers.modeling_outputs import BaseModelOutput

@@ -88,14 +88,15 @@ def test_copies_are_named_with_the_best_that_stays(tmp_path):
     assert not (Path(root) / duplicates.WORK).exists()
 
 
-def test_workers_blocks_and_parts_change_nothing(tmp_path):
-    made = []
-    for number, (blocks, parts, runner) in enumerate(
-        [(20_000, 4_000_000, ALONE), (7, 1000, RunnerOptions("multi-process", 2))]
-    ):
-        root = dataset(tmp_path / str(number), corpus(), shards=3 + number)
-        find_duplicates(DuplicatesConfig(root, clips_per_block=blocks, keys_per_part=parts), runner)
-        made.append([path.read_bytes() for path in sorted(Path(root).glob("duplicates/*.parquet"))])
+@pytest.mark.parametrize(
+    "runner", [ALONE, pytest.param(RunnerOptions("multi-process", 2), marks=pytest.mark.slow)], ids=["one", "two"]
+)
+def test_workers_blocks_and_parts_change_nothing(runner, tmp_path):
+    root = dataset(tmp_path / "0", corpus())
+    find_duplicates(DuplicatesConfig(root), ALONE)
+    other = dataset(tmp_path / "1", corpus(), shards=4)
+    find_duplicates(DuplicatesConfig(other, bytes_per_block=20_000, bytes_per_part=5_000), runner)
+    made = [[path.read_bytes() for path in sorted(Path(r).glob("duplicates/*.parquet"))] for r in (root, other)]
     assert made[0] == made[1] and len(made[0]) == 1
 
 
