@@ -29,10 +29,11 @@ from pipelines.stages.probing import VideoInfo, input_options, url
 # is not what it says.
 TRUNCATION_SHARE, TRUNCATION_SECONDS = 0.1, 1.0
 SURPLUS_SHARE, SURPLUS_SECONDS = 0.2, 60.0
-# Pixel formats by the grid of their chroma samples, in pixels along the coarser axis.
+# Pixel formats by the grid of their chroma samples, in pixels along the coarser axis. Only those in which a part of the
+# picture is turned to RGB as it is in the whole; colours of 10-bit pictures are interpolated across the part's edge.
 _CHROMA_GRID = {
-    **dict.fromkeys(("yuv420p", "yuvj420p", "nv12", "yuv420p10le", "yuv422p", "yuvj422p", "yuv422p10le"), 2),
-    **dict.fromkeys(("yuv444p", "yuvj444p", "yuv444p10le", "rgb24", "gbrp", "gray"), 1),
+    **dict.fromkeys(("yuv420p", "yuvj420p", "nv12", "yuv422p", "yuvj422p"), 2),
+    **dict.fromkeys(("yuv444p", "yuvj444p", "rgb24", "gbrp", "gray"), 1),
 }
 _SOURCE = "file:source"  # stands for the source's name in a graph
 _DEFAULT_LIMITS = Limits()
@@ -256,8 +257,8 @@ def _options(info: VideoInfo, second: int = 0) -> dict:
         **input_options(info.limits.max_streams),
         "threads": 1,
         "max_pixels": info.limits.pixels,
-        # A change of size in the middle would restart the filters, and with them the clock: such pictures are dropped,
-        # and the source counts as cut short there.
+        # A change of size in the middle would restart the filters, and with them the clock. Such pictures are dropped
+        # instead, and ffmpeg says so.
         "drop_changed": 1,
     }
     if second:
@@ -295,7 +296,9 @@ def _command(output, info) -> list[str]:
     """The command line of an ffmpeg-python graph. No shell ever sees it."""
     import ffmpeg
 
-    output = output.global_args("-hide_banner", "-nostdin", "-v", "error", "-filter_threads", "1", "-y")
+    output = output.global_args(
+        "-hide_banner", "-nostdin", "-nostats", "-v", "level+info", "-filter_threads", "1", "-y"
+    )
     command = ffmpeg.compile(output, cmd=ffmpeg_executable())
     # ffmpeg-python cannot hold a name that is not UTF-8.
     return [url(info.path) if word == _SOURCE else word for word in command]
