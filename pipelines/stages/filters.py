@@ -104,20 +104,8 @@ def thresholds_with(changes: Sequence[str]) -> FilterThresholds:
     return FilterThresholds(**values)
 
 
-@dataclass(frozen=True)
-class Rule:
-    """One limit: a clip whose ``score`` lies on the wrong ``side`` of ``limit`` ("below" or "above") is rejected for
-    ``reason``.
-    """
-
-    reason: str
-    score: str
-    side: str
-    limit: float
-
-
-def rules(limits: FilterThresholds) -> list[Rule]:
-    """Returns what a clip must meet, the weightiest first. The score "tilt" is |roll|."""
+def decide(scores: dict[str, float], limits: FilterThresholds) -> list[tuple[str, str]]:
+    """Returns (reason, detail) for every limit that the clip misses, the weightiest first; empty if it is kept."""
     below = [
         ("too_short", "seconds", limits.min_seconds),
         ("face_lost", "face_present", limits.min_face_present),
@@ -141,18 +129,9 @@ def rules(limits: FilterThresholds) -> list[Rule]:
         ("clipped_sound", "clipping", limits.max_clipping),
         ("text_on_screen", "text", limits.max_text),
     ]
-    return [Rule(r, n, "below", limit) for r, n, limit in below] + [Rule(r, n, "above", limit) for r, n, limit in above]
-
-
-def decide(scores: dict[str, float], limits: FilterThresholds) -> list[tuple[str, str]]:
-    """Returns (reason, detail) for every limit that the clip misses, the weightiest first; empty if it is kept."""
     figures = {**scores, "tilt": abs(scores["roll"])}
-    missed = []
-    for rule in rules(limits):
-        value = figures[rule.score]
-        if value < rule.limit if rule.side == "below" else value > rule.limit:
-            missed.append((rule.reason, f"{rule.score} {value:.3g} is {rule.side} {rule.limit:g}"))
-    return missed
+    missed = [(r, f"{n} {figures[n]:.3g} is below {limit:g}") for r, n, limit in below if figures[n] < limit]
+    return missed + [(r, f"{n} {figures[n]:.3g} is above {limit:g}") for r, n, limit in above if figures[n] > limit]
 
 
 # --- Picture ---
