@@ -28,6 +28,7 @@ from pipelines.dataset import ShardInfo, shard_name, update_manifest, write_shar
 from pipelines.stages.curation import Settings, curate_source
 from pipelines.stages.filters import SCORES, FilterThresholds, thresholds_with
 from pipelines.stages.landmarks import BACKENDS, check_backend, close_backends
+from pipelines.stages.limits import Limits, limits_with
 
 JOB, STEP = "curate", "clips"
 LISTS = (".txt", ".lst", ".list")
@@ -47,6 +48,7 @@ class CurateConfig:
     landmark_weights: str | None = None
     sources_per_shard: int = 4
     thresholds: FilterThresholds = field(default_factory=FilterThresholds)
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)
@@ -170,10 +172,10 @@ def curate(config: CurateConfig, runner: RunnerOptions | None = None) -> dict:
     check_backend(config.landmarks, config.landmark_weights)
     sources = mark_duplicates(find_sources(config.inputs))
     print(f"curate: {len(sources)} sources, landmarks by {config.landmarks}", flush=True)
-    settings = Settings(config.landmarks, config.landmark_weights, config.thresholds)
+    settings = Settings(config.landmarks, config.landmark_weights, config.thresholds, config.limits)
     weights = storage.sha256_file(config.landmark_weights) if config.landmark_weights else ""
     sizes = [storage.size(source.path) if storage.exists(source.path) else -1 for source in sources]
-    made_by = fingerprint(VERSION, config.landmarks, weights, config.thresholds)
+    made_by = fingerprint(VERSION, config.landmarks, weights, config.thresholds, config.limits)
     step = Step(
         STEP,
         CurateShard(config.output, settings),
@@ -262,6 +264,14 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help=f"change a filter; may be repeated. Names: {', '.join(FilterThresholds.__dataclass_fields__)}",
     )
+    parser.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change what one source may be and may use; may be repeated. "
+        f"Names: {', '.join(Limits.__dataclass_fields__)}",
+    )
     add_runner_arguments(parser)
 
 
@@ -274,6 +284,7 @@ def run(args: argparse.Namespace) -> dict:
             landmark_weights=args.landmark_weights,
             sources_per_shard=args.sources_per_shard,
             thresholds=thresholds_with(args.threshold),
+            limits=limits_with(args.limit),
         ),
         runner_options(args),
     )

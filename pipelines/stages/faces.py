@@ -6,7 +6,6 @@ through weak ones. `find_any_face` is dlib's convolutional detector, which also 
 and only says why a video without a frontal face was rejected.
 """
 
-import functools
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,10 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from models.errors import InputError
+from models.loading import load_once
 
 BACKEND = "dlib-hog"
 STRIDE = 6  # frames between two detections: 5 a second
 SHORT_SIDE = 480
+ANY_FACE_SIDE = 320  # of the pictures that `find_any_face` is given
 START_SCORE, KEEP_SCORE = 0.2, -0.4
 MAX_MISSED = 3  # detections in a row that a track may miss, 0.8 s between those around them
 MIN_OVERLAP = 0.25
@@ -45,14 +46,14 @@ class Track:
 
     @property
     def last(self) -> int:
-        return max(self.faces)
+        return next(reversed(self.faces))  # frames are added in order
 
     @property
     def size(self) -> float:
         return float(np.median([face.size for face in self.faces.values()]))
 
 
-@functools.lru_cache(maxsize=1)
+@load_once()
 def _detector():
     import dlib
 
@@ -78,7 +79,7 @@ def model_file(name: str) -> str:
     return str(Path(spec.origin).parent / "models" / name)
 
 
-@functools.lru_cache(maxsize=1)
+@load_once()
 def _any_detector():
     import dlib
 

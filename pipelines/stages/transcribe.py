@@ -5,12 +5,12 @@ other speech the confidence is what tells (faster than real time on one core; ht
 BSD licence).
 """
 
-import functools
 import re
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from models.loading import load_once
 from models.signals import AUDIO_RATE, SPEECH_RATE
 from pipelines.stages.speech import levels_db
 
@@ -49,7 +49,7 @@ class Transcript:
         return [asdict(word) for word in self.words]
 
 
-@functools.lru_cache(maxsize=1)
+@load_once()
 def _decoder():
     from pocketsphinx import Decoder
 
