@@ -19,6 +19,7 @@ import numpy as np
 from models.errors import InputError
 from models.signals import AUDIO_RATE, VIDEO_FPS
 from pipelines import storage
+from pipelines.dataset import row_fields
 from pipelines.stages import (
     compression_scores,
     crop,
@@ -50,6 +51,7 @@ class Settings:
     landmark_weights: str | None = None
     thresholds: FilterThresholds = field(default_factory=FilterThresholds)
     limits: Limits = field(default_factory=Limits)
+    made_by: str = "{}"  # what every clip record says of its making (pipelines/provenance.py)
 
 
 @dataclass
@@ -325,9 +327,14 @@ def _make_clip(
     identity, kept = clip_id(digest, *span), False
     try:
         record = _clip_record(info, face, span, audio, speech, settings, scores, labels)
+        fields = dict(clip_id=identity, source_sha256=digest, start_frame=span[0], end_frame=span[1])
         result.clips.append(
-            {"clip_id": identity, "error": "", "source": source, "source_sha256": digest, **record}
-            | {"scores": json.dumps(_rounded(scores), sort_keys=True)}
+            {
+                **row_fields({**fields, "box": record.pop("box")}, settings.made_by),
+                "source": source,
+                **record,
+                "scores": json.dumps(_rounded(scores), sort_keys=True),
+            }
         )
         kept = True
     finally:
@@ -405,10 +412,8 @@ def _clip_record(
     if missed:
         raise Filtered("filters", missed[0][0], "; ".join(detail for _, detail in missed))
     return {
-        "start_frame": start,
-        "end_frame": end,
+        "box": box,
         "num_frames": count,
-        "box": np.array(box, np.float32),
         "source_size": np.array([info.width, info.height], np.int32),
         "video": encoded,
         "audio": sound.astype(np.int16),

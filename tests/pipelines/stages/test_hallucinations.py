@@ -24,7 +24,11 @@ def said(text: str, start: float = 0.0, each: float = 0.3, **more) -> Segment:
         (said("you know you know you know you know", each=0.25), VOICE, "repetition"),
         (said("what we do is what we do is what we do is"), VOICE, "repetition"),
         # The Thue-Morse sequence: nothing three times in a row, and yet only two words.
-        (said(" ".join(("laughing", "talking")[bin(k).count("1") % 2] for k in range(32)), each=0.2), VOICE, "repetition"),
+        (
+            said(" ".join(("laughing", "talking")[bin(k).count("1") % 2] for k in range(32)), each=0.2),
+            VOICE,
+            "repetition",
+        ),
         (said("one two three four five six seven eight", each=0.08), VOICE, "too fast"),
         (said("a sentence nobody said", logprob=-1.3), VOICE, "low probability"),
         (said("you", logprob=-1.3, no_speech=0.9), VOICE, "no speech"),
