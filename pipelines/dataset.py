@@ -49,8 +49,22 @@ COLUMN_FIELDS: dict[str, tuple[str, ...]] = {
     "expression": ("expression",),
     "pose": ("pose", "reprojection_error"),
     "semantics": ("labels", "backend", "flicker"),  # flicker: share of still pixels that change their label
-    "description": ("description", "backend"),
-    "script": ("text", "words", "language", "confidence", "backend"),
+    "description": (
+        "description",
+        "backend",
+        "usage",  # JSON object: what a paid service counted and cost; empty for a captioner that is not paid
+    ),
+    "script": (
+        "text",
+        "words",  # JSON list of {word, start, end, confidence}, seconds
+        "language",  # ISO 639-1, or "und" where it is not decided
+        "language_confidence",  # 0..1
+        "confidence",  # 0..1, of the words, weighted by their duration
+        "speech_rate",  # words a second of speech
+        "flags",  # JSON list of {reason, text, start, end}: what was heard and left out
+        "details",  # JSON object: what its maker says beside: log-probabilities, the subtitle file and its hash ...
+        "backend",
+    ),
     "speech": ("audio", "gain_db", "activity", "pitch_hz", "backend"),
     "image": ("image", "frame"),
     "tokens": (

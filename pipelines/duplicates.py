@@ -5,7 +5,7 @@ or cut again, from the fingerprints in the quality table alone: no video is read
 
 1. ``blocks``: the quality shards, some thousand clips at a time. Each block becomes a file of codes and one small file
    of keys for every part.
-2. ``parts``: all blocks' keys of a part, sorted; clips that share a key are compared at the shift that the key gives.
+2. ``pairs``: all blocks' keys of a part, sorted; clips that share a key are compared at the shift that the key gives.
 3. The pairs that passed are joined to groups. Only duplicates are held in memory here.
 
 A part's memory does not grow with the corpus, for there are more parts then; a word is compared with at most
@@ -44,7 +44,6 @@ from pipelines.state import STATE, state_path
 JOB = "duplicates"
 VERSION = 1  # raise it when the same table gives other groups
 WORK = f"{STATE}/{JOB}/work"  # codes, keys and pairs, gone at the end
-KEYS_A_CLIP = 800  # at most about so many for ten seconds
 ROWS_A_FILE = 500_000
 _COLUMNS = ["clip_id", "source", "start_frame", "end_frame", "seconds", "face_size", "picture_hash", "sound_hash"]
 _KEY = np.dtype([("key", "<u4"), ("row", "<u4"), ("step", "<u2")])
@@ -52,12 +51,14 @@ _KEY = np.dtype([("key", "<u4"), ("row", "<u4"), ("step", "<u2")])
 
 @dataclass(frozen=True)
 class DuplicatesConfig:
-    """``clips_per_block`` and ``keys_per_part`` bound what one task holds in memory, not what is found."""
+    """``bytes_per_block`` and ``bytes_per_part``, of the quality tables, bound what one task holds in memory and not
+    what is found. Ten seconds of a clip are 3 KB there, and 800 keys.
+    """
 
     dataset: str
     limits: Limits = field(default_factory=Limits)
-    clips_per_block: int = 20_000
-    keys_per_part: int = 4_000_000
+    bytes_per_block: int = 48 << 20
+    bytes_per_part: int = 16 << 20
 
 
 # --- First step: a block of clips ---
@@ -195,8 +196,8 @@ def find_duplicates(config: DuplicatesConfig, runner: RunnerOptions | None = Non
         InputError: no such dataset, no quality table, or one without fingerprints.
     """
     began, root, runner = time.monotonic(), config.dataset, runner or RunnerOptions()
-    shards, counts = quality_shards(root)
-    made_by = fingerprint(VERSION, config, Dataset(root).manifest()["columns"]["clips"]["shards"], shards, counts)
+    shards = quality_shards(root)
+    made_by = fingerprint(VERSION, config, Dataset(root).manifest()["columns"]["clips"]["shards"], shards)
     done = state_path(root, JOB, "done.json")
     if storage.exists(done):
         before = json.loads(storage.read_bytes(done))
@@ -206,15 +207,15 @@ def find_duplicates(config: DuplicatesConfig, runner: RunnerOptions | None = Non
         ):
             print("duplicates: done already", flush=True)
             return before["summary"]
-    parts = max(1, -(-sum(counts) * KEYS_A_CLIP // config.keys_per_part))
-    blocks = _blocks(shards, counts, config.clips_per_block)
-    print(f"duplicates: at most {sum(counts)} clips in {len(blocks)} blocks and {parts} parts", flush=True)
+    blocks = _blocks(shards, config.bytes_per_block)
+    parts = max(1, -(-sum(size for _, size in shards) // config.bytes_per_part))
+    print(f"duplicates: {len(shards)} quality shards in {len(blocks)} blocks, {parts} parts", flush=True)
     step = Step("blocks", Block(root, parts), fingerprint(made_by, parts))
     tasks = [ShardTask(index, len(blocks), tuple(block)) for index, block in enumerate(blocks)]
     made = run_shards(JOB, root, [step], tasks, runner)["blocks"]
     codes = tuple(info for info in marker_files(made) if "/codes-" in info.path)
-    step = Step("parts", Part(root, config.limits, codes), fingerprint(made_by, parts))
-    found = run_shards(JOB, root, [step], [ShardTask(index, parts) for index in range(parts)], runner)["parts"]
+    step = Step("pairs", Part(root, config.limits, codes), fingerprint(made_by, parts))
+    found = run_shards(JOB, root, [step], [ShardTask(index, parts) for index in range(parts)], runner)["pairs"]
     pairs = each_once(np.concatenate([_read_array(root, info.path) for info in marker_files(found)]))
     with Clips(root, codes) as clips:
         rows = grouped(clips, pairs, config.limits)
@@ -236,34 +237,25 @@ def find_duplicates(config: DuplicatesConfig, runner: RunnerOptions | None = Non
     return summary
 
 
-def quality_shards(root: str) -> tuple[list[str], list[int]]:
-    """Returns the dataset's quality files, relative to it, sorted, and how many rows each has."""
-    import pyarrow.parquet
-
+def quality_shards(root: str) -> list[tuple[str, int]]:
+    """Returns the dataset's quality files, relative to it, sorted, and how many bytes each has. One listing."""
     Dataset(root).shard_infos("clips")
-    paths = storage.list_files(storage.join(root, "quality", "*.parquet"))
-    if not paths:
+    sizes = storage.list_sizes(storage.join(root, "quality", "*.parquet"))
+    if not sizes:
         raise InputError(f"{root}/quality: no tables; expected a dataset made by `archon curate`")
-    counts = []
-    for path in paths:
-        with storage.local_copy(path) as local:
-            try:
-                counts.append(pyarrow.parquet.read_metadata(local).num_rows)
-            except (pyarrow.ArrowInvalid, OSError) as error:
-                raise InputError(f"{path}: not a Parquet file that can be read ({error})") from error
-    return [f"quality/{path.rpartition('/')[2]}" for path in paths], counts
+    return sorted((f"quality/{path.rpartition('/')[2]}", size) for path, size in sizes.items())
 
 
-def _blocks(shards: Sequence[str], counts: Sequence[int], limit: int) -> list[list[str]]:
-    """Consecutive shards of together at most ``limit`` rows, or one shard that has more."""
+def _blocks(shards: Sequence[tuple[str, int]], limit: int) -> list[list[str]]:
+    """Consecutive shards of together at most ``limit`` bytes, or one shard that has more."""
     blocks: list[list[str]] = []
-    size = 0
-    for shard, count in zip(shards, counts, strict=True):
-        if not blocks or size + count > limit:
+    total = 0
+    for shard, size in shards:
+        if not blocks or total + size > limit:
             blocks.append([])
-            size = 0
+            total = 0
         blocks[-1].append(shard)
-        size += count
+        total += size
     return blocks
 
 

@@ -91,13 +91,16 @@ def motion_code(small: np.ndarray) -> np.ndarray:
 
 def sound_code(audio: np.ndarray) -> np.ndarray:
     """int16 (samples,), 16 kHz -> uint32 (steps,); no steps if the sound is shorter than 0.7 s."""
+    from scipy import fft
+
     hop = round(STEP * AUDIO_RATE)
     count = (len(audio) - _WINDOW) // hop + 1
     if count <= _LAG:
         return np.zeros(0, np.uint32)
     views = np.lib.stride_tricks.sliding_window_view(audio.astype(np.float32) / 32768, _WINDOW)[::hop][:count]
-    power = np.abs(np.fft.rfft(views * np.hanning(_WINDOW).astype(np.float32), axis=1)) ** 2
-    bands = power @ _bands(power.shape[1])
+    taper = np.hanning(_WINDOW).astype(np.float32)
+    spectrum = fft.rfft(views * taper, axis=1)[:, : _bands().shape[0]]
+    bands = (spectrum.real**2 + spectrum.imag**2) @ _bands()
     level = 10 * np.log10(bands.sum(axis=1) + 1e-12)
     energy = np.log(bands + 1e-3 * bands.mean(axis=1, keepdims=True) + 1e-12)
     slope = energy[:, :-1] - energy[:, 1:]
@@ -134,11 +137,15 @@ def _dct_basis(count: int) -> np.ndarray:
     return rows.astype(np.float32)
 
 
-@functools.lru_cache(maxsize=2)
-def _bands(bins: int) -> np.ndarray:
-    """float32 (bins, 33): triangles that overlap by half, spaced evenly in the logarithm of frequency."""
+@functools.lru_cache(maxsize=1)
+def _bands() -> np.ndarray:
+    """float32 (bins, 33): triangles that overlap by half, spaced evenly in the logarithm of frequency.
+
+    The bins end with the last that a triangle covers.
+    """
     edges = np.geomspace(*_BAND_EDGES, BITS + 3)
-    frequency = np.linspace(0, AUDIO_RATE / 2, bins)[:, None]
+    width = AUDIO_RATE / _WINDOW
+    frequency = np.arange(int(edges[-1] / width) + 1)[:, None] * width
     rise = (frequency - edges[:-2]) / (edges[1:-1] - edges[:-2])
     fall = (edges[2:] - frequency) / (edges[2:] - edges[1:-1])
     return np.clip(np.minimum(rise, fall), 0, None).astype(np.float32)
