@@ -44,21 +44,28 @@ def verify(root: str, columns: tuple[str, ...] = (), quick: bool = False) -> dic
 
 def _wrong_records(dataset: Dataset, column: str, index: int) -> Iterator[str]:
     """What is wrong with the records of a whole shard: fields that are not there, another clip than in its row."""
-    info, clips = dataset.shard_infos(column)[index], None
-    if column != "clips":
-        of_clips = dataset.shard_infos("clips")[index : index + 1]
-        if [item.count for item in of_clips] != [info.count]:
-            count = of_clips[0].count if of_clips else "no such shard"
-            yield f"{dataset.path(info.path)}: {info.count} records, but the clips have {count}: not aligned"
-            return
-        clips = ShardReader(dataset.path(of_clips[0].path), of_clips[0])
-    for row, record in enumerate(ShardReader(dataset.path(info.path), info)):
+    info = dataset.shard_infos(column)[index]
+    path, clips = dataset.path(info.path), None if column == "clips" else _clip_ids(dataset, index)
+    if clips is not None and len(clips) != info.count:
+        yield f"{path}: {info.count} records, but the clips have {len(clips)}: not aligned"
+        return
+    for row, record in enumerate(ShardReader(path, info)):
         absent = [name for name in ROW_FIELDS if name not in record]
         if absent:
-            yield f"{dataset.path(info.path)}: record {row} has no {', '.join(absent)}"
-        elif clips is not None and clips[row]["clip_id"] != record["clip_id"]:
-            ids = f"of clip {record['clip_id']}, but the clip there is {clips[row]['clip_id']}"
-            yield f"{dataset.path(info.path)}: record {row} is {ids}"
+            yield f"{path}: record {row} has no {', '.join(absent)}"
+        elif clips is not None and clips[row] != record["clip_id"]:
+            yield f"{path}: record {row} is of clip {record['clip_id']}, but the clip there is {clips[row]}"
+
+
+def _clip_ids(dataset: Dataset, index: int) -> list[str] | None:
+    """The ids in a shard of clips; None if it is bad, which is said where the clips are checked."""
+    infos = dataset.shard_infos("clips")
+    if index >= len(infos):
+        return []
+    try:
+        return [str(record["clip_id"]) for record in ShardReader(dataset.path(infos[index].path), infos[index])]
+    except InputError:
+        return None
 
 
 def register(parser: argparse.ArgumentParser) -> None:

@@ -23,7 +23,15 @@ from pipelines.annotate import annotate
 from pipelines.annotators import AnnotateConfig, Backend
 from pipelines.beam import RunnerOptions, ShardTask
 from pipelines.books import BooksError
-from pipelines.dataset import FAILURE_FIELDS, ROW_FIELDS, Dataset, shard_name, update_manifest, write_shard
+from pipelines.dataset import (
+    COLUMN_FIELDS,
+    FAILURE_FIELDS,
+    ROW_FIELDS,
+    Dataset,
+    shard_name,
+    update_manifest,
+    write_shard,
+)
 from pipelines.failures import TooManyFailures
 from pipelines.stages.speech import SpeechConfig
 from tests.pipelines.painted import clip
@@ -54,7 +62,7 @@ def say_clip_id(clip, columns, settings, backend):
 
 
 def script_fields(text: str, backend: str) -> dict:
-    return {"text": text, "words": "[]", "language": "en", "confidence": 1.0, "backend": backend}
+    return {**dict.fromkeys(COLUMN_FIELDS["script"], ""), "text": text, "words": "[]", "backend": backend}
 
 
 def with_script(monkeypatch, **changes) -> None:
@@ -381,18 +389,25 @@ def test_a_kill_costs_the_clip_in_work_and_changes_nothing(tmp_path, records, mo
     assert not list((tmp_path / "killed").rglob("*.tmp-*"))
 
 
-def stops(clip, columns, settings, backend):
-    if clip["clip_id"] == "clip2":
-        raise KeyboardInterrupt
+def says_old(clip, columns, settings, backend):
     return {"script": script_fields("old", backend)}
 
 
 def test_parts_of_other_code_are_not_used(tmp_path, records, monkeypatch):
-    """A run is killed, the annotator changes, the run goes on: no row of the old code is left."""
-    with_script(monkeypatch, function=stops)
+    """A run ends before a shard is written, the annotator changes, the run goes on: no row of the old code is left."""
+
+    def fails(work, task, rows, parts, frames):
+        if work.label == "script":
+            raise OSError("no space left on device")
+        return publish(work, task, rows, parts, frames)
+
+    publish = column_shard._publish
+    with_script(monkeypatch, function=says_old)
     root = make_dataset(tmp_path, records)
-    with pytest.raises(KeyboardInterrupt):
-        annotate(config(root), RUNNER)
+    with monkeypatch.context() as patch:
+        patch.setattr(column_shard, "_publish", fails)
+        with pytest.raises(Exception, match="no space left"):
+            annotate(config(root), RUNNER)
     assert list((tmp_path / "_state" / "annotate" / "parts" / "script").rglob("*"))
     with_script(monkeypatch)
     annotate(config(root), RUNNER)
