@@ -29,6 +29,7 @@ from pipelines.provenance import clips_producer
 from pipelines.stages.curation import Settings, curate_source
 from pipelines.stages.filters import SCORES, FilterThresholds, thresholds_with
 from pipelines.stages.landmarks import BACKENDS, check_backend, close_backends
+from pipelines.stages.limits import Limits, limits_with
 from pipelines.tables import write_table
 
 JOB, STEP = "curate", "clips"
@@ -48,6 +49,7 @@ class CurateConfig:
     landmark_weights: str | None = None
     sources_per_shard: int = 4
     thresholds: FilterThresholds = field(default_factory=FilterThresholds)
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)
@@ -159,10 +161,11 @@ def curate(config: CurateConfig, runner: RunnerOptions | None = None) -> dict:
     check_backend(config.landmarks, config.landmark_weights)
     sources = mark_duplicates(find_sources(config.inputs))
     print(f"curate: {len(sources)} sources, landmarks by {config.landmarks}", flush=True)
-    made_by = provenance.made_by(
-        ["clips"], clips_producer(config.landmarks, config.landmark_weights, config.thresholds)
+    producer = clips_producer(config.landmarks, config.landmark_weights, config.thresholds, config.limits)
+    made_by = provenance.made_by(["clips"], producer)
+    settings = Settings(
+        config.landmarks, config.landmark_weights, config.thresholds, config.limits, provenance.to_text(made_by)
     )
-    settings = Settings(config.landmarks, config.landmark_weights, config.thresholds, provenance.to_text(made_by))
     sizes = [storage.size(source.path) if storage.exists(source.path) else -1 for source in sources]
     step = Step(
         STEP,
@@ -251,6 +254,14 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help=f"change a filter; may be repeated. Names: {', '.join(FilterThresholds.__dataclass_fields__)}",
     )
+    parser.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change what one source may be and may use; may be repeated. "
+        f"Names: {', '.join(Limits.__dataclass_fields__)}",
+    )
     add_runner_arguments(parser)
 
 
@@ -263,6 +274,7 @@ def run(args: argparse.Namespace) -> dict:
             landmark_weights=args.landmark_weights,
             sources_per_shard=args.sources_per_shard,
             thresholds=thresholds_with(args.threshold),
+            limits=limits_with(args.limit),
         ),
         runner_options(args),
     )

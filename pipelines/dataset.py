@@ -193,8 +193,8 @@ class ShardReader(Sequence):
             from array_record.python import array_record_module
 
             if self._info is not None:
-                _check_size(self.path, self._info)
-            elif not storage.is_remote(self.path) and not os.path.exists(self.path):
+                storage.check(self.path, self._info.size, self._info.sha256)
+            elif not storage.exists(self.path):
                 raise InputError(f"{self.path}: this shard is missing")
             reader = array_record_module.ArrayRecordReader(self.path)
             # A file that was cut short opens without an error and says that it has no records; only ok() tells.
@@ -228,16 +228,7 @@ class ShardReader(Sequence):
             raise InputError(f"{self.path}: record {index} is not a record of ours ({error!r})") from error
 
 
-def _check_size(path: str, info: ShardInfo) -> None:
-    try:
-        size = storage.size(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: this shard is missing") from None
-    if size != info.size:
-        raise InputError(f"{path}: {size} bytes, but the manifest says {info.size}: truncated or replaced")
-
-
-_hashed: dict[tuple[str, storage.FileFacts], str] = {}  # (path, size and time) -> hash, of this process
+_hashed: dict[tuple, str] = {}  # (path, size, time of the file) -> hash of its bytes, of this process
 
 
 def check_shard(root: str | os.PathLike, info: ShardInfo, full: bool = True) -> None:
@@ -249,14 +240,16 @@ def check_shard(root: str | os.PathLike, info: ShardInfo, full: bool = True) -> 
         InputError: it is missing, truncated, replaced or damaged; names the file.
     """
     path = storage.join(root, info.path)
-    _check_size(path, info)
+    storage.check(path, info.size, info.sha256)
     if full:
-        key = (path, storage.facts_of(path))
+        key = (path, info.size, info.sha256 if storage.is_remote(path) else os.stat(path).st_mtime_ns)
         if key not in _hashed:
             with storage.local_copy(path) as local:
                 _hashed[key] = storage.sha256_file(local)
         if _hashed[key] != info.sha256:
-            raise InputError(f"{path}: its bytes have hash {_hashed[key]}, but the manifest says {info.sha256}")
+            raise InputError(
+                f"{path}: its bytes have hash {_hashed[key]}, but the manifest says {info.sha256}: damaged"
+            )
     ShardReader(path, info)._open()
 
 

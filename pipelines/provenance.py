@@ -19,6 +19,7 @@ CLIPS_CODE = (
     "pipelines.stages.curation.curate_source",
     "pipelines.stages.curation.Settings",
     "pipelines.stages.filters.FilterThresholds",
+    "pipelines.stages.limits.Limits",
 )
 CLIPS_PACKAGES = ("dlib-bin", "imageio-ffmpeg", "onnxruntime", "scenedetect", "silero-vad")
 LANDMARK_PACKAGES = {"dlib": (), "mediapipe": ("mediapipe",), "face_alignment": ("face-alignment", "torch")}
@@ -66,10 +67,10 @@ def from_manifest(root: str, manifest: Mapping, column: str) -> dict:
     return made
 
 
-def clips_producer(landmarks: str, landmark_weights: str | None, thresholds) -> Producer:
-    """What makes clips: the landmark backend, the file of its weights if one is given, and the filters' thresholds."""
+def clips_producer(landmarks: str, landmark_weights: str | None, *settings) -> Producer:
+    """What makes clips: the landmark backend, the file of its weights if one is given, and the other settings."""
     packages = (*CLIPS_PACKAGES, *LANDMARK_PACKAGES[landmarks])
     weights = [f"{name} {package_version(name)}" for name in ("face_recognition_models", "silero-vad")]
     if landmark_weights:
         weights.append(f"landmarks {storage.sha256_file(landmark_weights)}")
-    return Producer(landmarks, code_hash(CLIPS_CODE, packages), fingerprint(thresholds), ", ".join(weights))
+    return Producer(landmarks, code_hash(CLIPS_CODE, packages), fingerprint(*settings), ", ".join(weights))

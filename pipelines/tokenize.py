@@ -55,7 +55,8 @@ def load_all(directory: str) -> dict:
     """Tokenizer name -> tokenizer, loaded once a process."""
     from models.tokenizers import load_tokenizer
 
-    return {name: load_tokenizer(Path(directory, name)) for name in TOKENIZERS}
+    with storage.local_folder(directory) as folder:
+        return {name: load_tokenizer(Path(folder, name)) for name in TOKENIZERS}
 
 
 def tokenize_clip(clip: Record, columns: Mapping[str, Record], tokenizers: Mapping) -> Record:

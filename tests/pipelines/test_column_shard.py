@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import random
 import signal
-import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -334,7 +333,6 @@ def slow(clip, columns, settings, backend):
     """Costs something: leaves a line for every call."""
     with open(os.environ[LOG], "a") as log:
         log.write(f"{clip['clip_id']}\n")
-    time.sleep(0.03)
     return say_clip_id(clip, columns, settings, backend)
 
 
@@ -354,22 +352,20 @@ def test_a_kill_costs_the_clip_in_work_and_changes_nothing(tmp_path, records, mo
     monkeypatch.setenv(LOG, str(tmp_path / "killed.log"))
     root = make_dataset(tmp_path / "killed", records)
     context, rng = multiprocessing.get_context("fork"), random.Random(11)
-    kills = 0
-    for moment in range(40):
+    kills, seen = 0, set()
+    while True:
         worker = context.Process(target=annotate, args=(config(root), RUNNER))
         worker.start()
-        # Until something new has been written, or for a moment: before, between and inside of rows and shards.
-        seen, wait = len(bought()), time.monotonic() + rng.uniform(0.02, 0.3) * (1 + moment / 4)
-        while worker.is_alive() and time.monotonic() < wait and (moment % 2 or len(bought()) == seen):
-            time.sleep(0.002)
-        finished = not worker.is_alive()
-        if not finished:
-            os.kill(worker.pid, signal.SIGKILL)
-            kills += 1
-        worker.join()
-        if finished:
-            assert worker.exitcode == 0
+        # Until so many new files have appeared: parts, shards, markers, or the temporary ones of any of them.
+        enough = len(seen) + rng.randint(1, 7)
+        while worker.is_alive() and len(seen) < enough:
+            seen |= set(Path(root).rglob("*"))
+        if not worker.is_alive():
             break
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.join()
+        kills += 1
+    assert worker.exitcode == 0
     annotate(config(root), RUNNER)
     assert kills >= 3
     assert list(content(root).values()) == list(content(whole).values())
