@@ -44,6 +44,11 @@ class RunnerOptions:
     max_failures: float | None = None  # a count, or below 1 a share of the items; see pipelines/failures.py
     retry_failed: bool = False  # items that failed (not filtered ones) are done again
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the workers are processes of this machine."""
+        return self.runner in ("in-process", "multi-process")
+
 
 @dataclass(frozen=True)
 class ShardTask:
@@ -217,8 +222,9 @@ def run_shards(
         _write_ledger(job, root, steps, len(tasks), done)
         if not missing:
             failures.end()
-            for name in ("parts", "kept"):
-                storage.remove_tree(state_path(root, job, name))
+            for step in steps:  # not those of steps that another run has left unfinished
+                storage.remove_tree(state_path(root, job, "parts", step.label))
+            storage.remove_tree(state_path(root, job, "kept"))
             remove_scratch(root, job)
             storage.remove_temporary_files(root)
             return markers

@@ -7,12 +7,10 @@ belongs to the request that was sent for its clip, and leaves this module under 
 """
 
 import email.utils
-import functools
 import hashlib
 import json
 import os
 import random
-import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +20,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from models.errors import InputError
+from models.loading import load_once
 from models.signals import AUDIO_RATE, VIDEO_FPS
 from pipelines.stages.caption_cache import Answer, CaptionCache
 from pipelines.stages.description_schema import description_json_schema, normal_description
@@ -46,46 +45,55 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 
 @dataclass(frozen=True)
 class GeminiConfig:
-    """Which model is asked, and how patiently.
+    """What is asked, and of which model.
 
     Attributes:
-        project, location: of Vertex AI; an empty project means the API key in the variable GEMINI_API_KEY.
-        rpm: requests a minute, of all workers of the machine together. concurrency: requests in flight a worker.
-        timeout: seconds a request may take. deadline: seconds a clip may take with all its tries.
         answers: how many answers that are not in the schema are paid for before the clip fails.
         inline_bytes: a longer video is sent as a frame a second and its sound.
-        prices: file of prices; None is the one that comes along. endpoint: another address of the service; one
-            without TLS is sent no credentials.
     """
 
-    project: str = ""
-    location: str = "us-central1"
     model: str = "gemini-2.5-pro"
-    rpm: float = 60.0
-    concurrency: int = 8
-    timeout: float = 120.0
-    deadline: float = 900.0
     answers: int = 3
     inline_bytes: int = 14_000_000
-    prices: str | None = None
-    endpoint: str | None = None
-
-    def check(self) -> None:
-        """Raises InputError where no request could be sent."""
-        if not self.model:
-            raise InputError("--gemini-model: expected the name of a model, e.g. gemini-2.5-pro")
-        if self.rpm <= 0:
-            raise InputError(f"--gemini-rpm {self.rpm:g}: expected more than 0")
-        if self.concurrency < 1:
-            raise InputError(f"--gemini-concurrency {self.concurrency}: expected at least 1")
-        if not self.project and not os.environ.get(KEY_VARIABLE):
-            raise InputError(f"description=gemini: expected --gemini-project, or an API key in {KEY_VARIABLE}")
-        load_price(self.prices, self.model)
 
     def made_with(self) -> str:
         """A hash of everything that decides what the model is asked: two equal ones may share answers."""
         asked = [self.model, PROMPT, description_json_schema(), _SAMPLING, self.inline_bytes]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class GeminiService:
+    """Where the model is asked, how fast and how patiently: nothing here changes an answer.
+
+    Attributes:
+        project, location: of Vertex AI; an empty project means the API key in the variable GEMINI_API_KEY.
+        rpm: requests a minute, of all workers of the machine together. concurrency: requests in flight a worker.
+        timeout: seconds a request may take. deadline: seconds a clip may take with all its tries.
+        prices: file of prices; None is the one that comes along.
+        endpoint: another address of the service; one without TLS is sent no credentials.
+    """
+
+    project: str = ""
+    location: str = "us-central1"
+    rpm: float = 60.0
+    concurrency: int = 8
+    timeout: float = 120.0
+    deadline: float = 900.0
+    prices: str | None = None
+    endpoint: str | None = None
+
+    def check(self, model: str) -> None:
+        """Raises InputError where no request could be sent."""
+        if not model:
+            raise InputError("--gemini-model: expected the name of a model, e.g. gemini-2.5-pro")
+        if not self.rpm > 0:
+            raise InputError(f"--gemini-rpm {self.rpm:g}: expected more than 0")
+        if self.concurrency < 1:
+            raise InputError(f"--gemini-concurrency {self.concurrency}: expected at least 1")
+        if not self.project and not os.environ.get(KEY_VARIABLE):
+            raise InputError(f"description=gemini: expected --gemini-project, or an API key in {KEY_VARIABLE}")
+        load_price(self.prices, model)
 
 
 _SAMPLING = {"temperature": 0.0, "candidate_count": 1, "max_output_tokens": 8192}
@@ -116,11 +124,14 @@ class Caption:
 
 
 class CaptionError(RuntimeError):
-    """A clip got no description. ``usage`` is what its tries cost all the same."""
+    """A clip got no description. ``usage`` is what its tries cost all the same.
+
+    ``row``: column -> fields that the clip's row keeps beside the error.
+    """
 
     def __init__(self, message: str, usage: Usage = Usage()):
         super().__init__(message)
-        self.usage = usage
+        self.usage, self.row = usage, {}
 
 
 class BlockedAnswerError(CaptionError):
@@ -145,14 +156,17 @@ class ServiceError(CaptionError):
 def caption_clips(
     clips: Mapping[str, ClipMedia],
     config: GeminiConfig,
+    service: GeminiService,
     cache: CaptionCache,
     limit: RateLimit | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Caption | CaptionError]:
-    """Describes clips, ``config.concurrency`` at a time: key -> its caption, or why it has none, for every key."""
-    limit = limit or shared_limit(config)
-    with ThreadPoolExecutor(max_workers=max(1, min(config.concurrency, len(clips)))) as pool:
-        futures = {key: pool.submit(caption_clip, clip, config, cache, limit, sleep) for key, clip in clips.items()}
+    """Describes clips, ``service.concurrency`` at a time: key -> its caption, or why it has none, for every key."""
+    limit = limit or shared_limit(config, service)
+    with ThreadPoolExecutor(max_workers=max(1, min(service.concurrency, len(clips)))) as pool:
+        futures = {
+            key: pool.submit(caption_clip, clip, config, service, cache, limit, sleep) for key, clip in clips.items()
+        }
         results: dict[str, Caption | CaptionError] = {}
         for key, future in futures.items():
             try:
@@ -165,6 +179,7 @@ def caption_clips(
 def caption_clip(
     clip: ClipMedia,
     config: GeminiConfig,
+    service: GeminiService,
     cache: CaptionCache,
     limit: RateLimit | None = None,
     sleep: Callable[[float], None] = time.sleep,
@@ -180,11 +195,11 @@ def caption_clip(
         return Caption(known.description, known.usage)
     if known.refusal is not None:
         raise BlockedAnswerError(known.refusal, known.usage)
-    limit = limit or shared_limit(config)
-    usage, until = known.usage, time.monotonic() + config.deadline
+    limit = limit or shared_limit(config, service)
+    usage, until = known.usage, time.monotonic() + service.deadline
     parts = _parts(clip, config)
     for answer in range(1, config.answers + 1):
-        response = _ask(parts, config, limit, until, usage, sleep, seed=answer)
+        response = _ask(parts, config, service, limit, until, usage, sleep, seed=answer)
         usage = usage + _usage(response)
         try:
             description = normal_description(_text(response))
@@ -206,28 +221,28 @@ def caption_fields(caption: Caption, price: Price) -> dict:
     return {"description": caption.description, "backend": BACKEND, "usage": json.dumps(spent(caption.usage, price))}
 
 
-def shared_limit(config: GeminiConfig) -> RateLimit:
+def shared_limit(config: GeminiConfig, service: GeminiService) -> RateLimit:
     """The rate that all workers of this machine keep for one project and model."""
-    return RateLimit(limit_file("gemini", config.project, config.location, config.model), config.rpm)
+    return RateLimit(limit_file("gemini", service.project, service.location, config.model), service.rpm)
 
 
 # --- One request ---
 
 
-def _ask(parts: list, config: GeminiConfig, limit: RateLimit, until: float, usage: Usage, sleep, seed: int):
+def _ask(parts, config: GeminiConfig, service: GeminiService, limit: RateLimit, until: float, usage, sleep, seed: int):
     """Sends one question until the service answers it or the deadline has passed."""
     from google.genai import errors, types
 
     # Held here: a client that nobody holds closes its connections.
-    client = client_of(config)
+    client = client_of(service.project, service.location, service.endpoint)
     pause, tries, reason = _FIRST_PAUSE, 0, "waiting for a turn"
     while True:
         limit.wait()
         left = until - time.monotonic()
         if left <= 0:
-            raise ServiceError(f"no answer within {config.deadline:g} s, {tries} tries; last: {reason}", usage)
+            raise ServiceError(f"no answer within {service.deadline:g} s, {tries} tries; last: {reason}", usage)
         tries += 1
-        milliseconds = max(1, int(min(config.timeout, left) * 1000))
+        milliseconds = max(1, int(min(service.timeout, left) * 1000))
         try:
             return client.models.generate_content(
                 model=config.model,
@@ -252,7 +267,7 @@ def _ask(parts: list, config: GeminiConfig, limit: RateLimit, until: float, usag
         # Workers that were refused together must not come back together.
         wait = max(asked or 0.0, random.uniform(0.5, 1.0) * pause)
         if time.monotonic() + wait > until:
-            raise ServiceError(f"no answer within {config.deadline:g} s, {tries} tries; last: {reason}", usage)
+            raise ServiceError(f"no answer within {service.deadline:g} s, {tries} tries; last: {reason}", usage)
         sleep(wait)
         pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -282,17 +297,9 @@ def _broken_connections() -> tuple[type[Exception], ...]:
     return httpx2.HTTPError, requests.RequestException, TransportError, UnknownApiResponseError, json.JSONDecodeError
 
 
-_client_lock = threading.Lock()
-
-
-def client_of(config: GeminiConfig):
+@load_once(4)
+def client_of(project: str, location: str, endpoint: str | None):
     """The one client of a process for a project: its connections are shared by the threads."""
-    with _client_lock:
-        return _client(config.project, config.location, config.endpoint)
-
-
-@functools.lru_cache(maxsize=4)
-def _client(project: str, location: str, endpoint: str | None):
     from google import genai
     from google.genai import types
 

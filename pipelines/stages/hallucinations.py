@@ -48,14 +48,16 @@ class GuardConfig:
 
 # A sound, a note, a mark of a speaker: not words.
 _OPENERS, _CLOSERS = "[(*♪♫<（【", "])*♪♫>）】"
-_FILLERS = {"♪", "♫", "♩", "♬", "-", "–", "—", "*", "#", "…", "..."}
+_READ_ALOUD = set("&+%$€£@=°")
 _CREDITS = re.compile(
-    r"\b(subtitles?|subtitled|captions?|captioned|closed captioning|transcri(pt|bed|ption)|translat(ed|ion)) (by|provided by|from)\b"
+    r"\b(subtitles?|subtitled|captions?|captioned|closed captioning) (by|provided by|from)\b"
+    r"|\b(transcript|transcribed|transcription|translated|translation) (by|provided by)\b"
     r"|\bamara ?org\b|\bopensubtitles\b|\bwww\b|\bhttps?\b|字幕|untertitel (von|der|im auftrag)|sous titres? (de|par)"
     r"|subtítulos (de|por|realizados)|legendas (por|pela)|sottotitoli (di|e revisione|creati)"
 )
 _FAREWELLS = re.compile(
-    r"(thanks|thank you)( so much| very much)? for (watching|listening|viewing)( (this|the|my) video)?( and (see|i'?ll see) you.*)?"
+    r"(thanks|thank you)( so much| very much)? for (watching|listening|viewing)( (this|the|my) video)?"
+    r"( and (see|i'?ll see) you.*)?"
     r"|(please )?(like|subscribe|like and subscribe|don t forget to (like|subscribe)).*"
     r"|(i'?ll )?see you (in the )?next (time|video|one)|ご視聴ありがとうございました|請不吝點贊.*|请不吝点赞.*"
 )
@@ -147,7 +149,7 @@ def _sounds(words: Sequence[Word]) -> tuple[list[Word], list[Word]]:
             marks.append(word)
             if closer in text:
                 closer = ""
-        elif text in _FILLERS or not any(mark.isalnum() for mark in text):
+        elif not any(mark.isalnum() or mark in _READ_ALOUD for mark in text):
             marks.append(word)
             if text in ("♪", "♫"):
                 closer = text

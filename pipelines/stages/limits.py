@@ -31,6 +31,10 @@ class TruncatedVideo(MediaError):
     """The file holds much less video than its header says."""
 
 
+class ChangingPicture(MediaError):
+    """The size or format of the picture changes in the middle."""
+
+
 class DecodeError(MediaError):
     """ffmpeg ended with an error."""
 

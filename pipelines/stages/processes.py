@@ -8,6 +8,7 @@ import contextlib
 import errno
 import math
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -15,13 +16,15 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 
-from pipelines.stages.limits import DecodeError, DecodeTimeout, Limits, MediaError, OutOfMemory
+from pipelines.stages.limits import ChangingPicture, DecodeError, DecodeTimeout, Limits, MediaError, OutOfMemory
 
 # What a process may write to a file: a clip is a few megabytes. (Pipes do not count.)
 FILE_BYTES = 1 << 28
 OPEN_FILES = 64
+_CPU_SPARE = 5  # seconds
 # ffmpeg's exit status is the negative number of the error; a thread that gets no stack is EAGAIN.
 _STATUS_NO_MEMORY = (256 - errno.ENOMEM, 256 - errno.EAGAIN)
+_CHANGED = r"Total changed input frames dropped : [1-9]"  # ffmpeg's last word about -drop_changed
 _NO_MEMORY = ("Cannot allocate memory", "Out of memory", "std::bad_alloc")
 
 
@@ -46,7 +49,9 @@ def start(command: Sequence[str], limits: Limits, cpu_seconds: float | None = No
         for name, value in wanted.items():
             hard = resource.prlimit(process.pid, name)[1]
             value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-            resource.prlimit(process.pid, name, (value, value))
+            # At its hard limit of processor time a process is killed in a way that does not say why.
+            spare = _CPU_SPARE if name == resource.RLIMIT_CPU and hard == resource.RLIM_INFINITY else 0
+            resource.prlimit(process.pid, name, (value, value + spare))
     return process
 
 
@@ -71,6 +76,7 @@ def read_pieces(
     Raises:
         DecodeTimeout: it ran for ``deadline`` seconds.
         OutOfMemory: it met its memory limit.
+        ChangingPicture: it dropped pictures, as `-drop_changed` tells ffmpeg to.
         DecodeError: it ended with another error.
     """
     if deadline <= 0:
@@ -100,9 +106,12 @@ def read_pieces(
             process.stdout.close()
         if expired.is_set():
             raise DecodeTimeout(f"the decoder did not finish in {deadline:.0f} s")
+        errors.seek(max(0, errors.seek(0, os.SEEK_END) - 4000))
+        message = errors.read().decode(errors="replace")
         if process.returncode != 0:
-            errors.seek(max(0, errors.seek(0, os.SEEK_END) - 4000))
-            raise ended_badly(process.returncode, errors.read().decode(errors="replace"))
+            raise ended_badly(process.returncode, message)
+        if re.search(_CHANGED, message):
+            raise ChangingPicture("the size or format of the picture changes in the middle")
 
 
 def ended_badly(code: int, message: str) -> MediaError:
@@ -111,5 +120,5 @@ def ended_badly(code: int, message: str) -> MediaError:
         return DecodeTimeout("the decoder used up its processor time")
     if code in (*_STATUS_NO_MEMORY, -signal.SIGKILL) or any(words in message for words in _NO_MEMORY):
         return OutOfMemory("the decoder met its memory limit")
-    lines = message.strip().splitlines()
+    lines = [line for line in message.strip().splitlines() if "[error]" in line or "[fatal]" in line]
     return DecodeError(f"ffmpeg ended with status {code}: {' | '.join(lines[-3:])[-600:]}")

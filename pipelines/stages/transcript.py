@@ -1,4 +1,4 @@
-"""What was said in a clip, whoever heard it: words with times, the language, how sure that is, and what was left out."""
+"""What was said in a clip, whoever heard it: words with times, the language, how sure it is, what was left out."""
 
 import json
 from collections.abc import Sequence

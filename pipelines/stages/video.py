@@ -29,10 +29,11 @@ from pipelines.stages.probing import VideoInfo, input_options, url
 # is not what it says.
 TRUNCATION_SHARE, TRUNCATION_SECONDS = 0.1, 1.0
 SURPLUS_SHARE, SURPLUS_SECONDS = 0.2, 60.0
-# Pixel formats by the grid of their chroma samples, in pixels along the coarser axis.
+# Pixel formats by the grid of their chroma samples, in pixels along the coarser axis. Only those in which a part of the
+# picture is turned to RGB as it is in the whole; colours of 10-bit pictures are interpolated across the part's edge.
 _CHROMA_GRID = {
-    **dict.fromkeys(("yuv420p", "yuvj420p", "nv12", "yuv420p10le", "yuv422p", "yuvj422p", "yuv422p10le"), 2),
-    **dict.fromkeys(("yuv444p", "yuvj444p", "yuv444p10le", "rgb24", "gbrp", "gray"), 1),
+    **dict.fromkeys(("yuv420p", "yuvj420p", "nv12", "yuv422p", "yuvj422p"), 2),
+    **dict.fromkeys(("yuv444p", "yuvj444p", "rgb24", "gbrp", "gray"), 1),
 }
 _SOURCE = "file:source"  # stands for the source's name in a graph
 _DEFAULT_LIMITS = Limits()
@@ -100,6 +101,24 @@ def decode_frames(info: VideoInfo, width: int, height: int) -> Iterator[np.ndarr
         raise UnreadableVideo("no picture can be decoded")
     if expected - count > max(TRUNCATION_SECONDS * VIDEO_FPS, TRUNCATION_SHARE * expected):
         raise TruncatedVideo(f"the header says {info.seconds:.2f} s of video, {count / VIDEO_FPS:.2f} s can be decoded")
+
+
+def decode_picture(info: VideoInfo, frame: int, width: int, height: int) -> np.ndarray:
+    """Returns frame ``frame`` of the 30 fps clock as uint8 (height, width, 3), without decoding what lies far before.
+
+    The first picture, if the video ends earlier. Raises MediaError if nothing can be decoded.
+    """
+    for start in dict.fromkeys((frame, 0)):
+        second = max(0, start // VIDEO_FPS - 1)
+        first = start - second * VIDEO_FPS
+        stream = _clock(_whole(_input(info, second), info)).filter("trim", end_frame=first + 1)
+        stream = stream.filter("scale", width, height, flags="area").filter("setsar", 1)
+        last = None
+        for data in _run_raw(stream, width * height * 3, info, pix_fmt="rgb24"):
+            last = data
+        if last is not None:
+            return np.frombuffer(last, np.uint8).reshape(height, width, 3)
+    raise UnreadableVideo("no picture can be decoded")
 
 
 def decode_audio(info: VideoInfo) -> np.ndarray:
@@ -256,8 +275,8 @@ def _options(info: VideoInfo, second: int = 0) -> dict:
         **input_options(info.limits.max_streams),
         "threads": 1,
         "max_pixels": info.limits.pixels,
-        # A change of size in the middle would restart the filters, and with them the clock: such pictures are dropped,
-        # and the source counts as cut short there.
+        # A change of size in the middle would restart the filters, and with them the clock. Such pictures are dropped
+        # instead, and ffmpeg says so.
         "drop_changed": 1,
     }
     if second:
@@ -295,7 +314,9 @@ def _command(output, info) -> list[str]:
     """The command line of an ffmpeg-python graph. No shell ever sees it."""
     import ffmpeg
 
-    output = output.global_args("-hide_banner", "-nostdin", "-v", "error", "-filter_threads", "1", "-y")
+    output = output.global_args(
+        "-hide_banner", "-nostdin", "-nostats", "-v", "level+info", "-filter_threads", "1", "-y"
+    )
     command = ffmpeg.compile(output, cmd=ffmpeg_executable())
     # ffmpeg-python cannot hold a name that is not UTF-8.
     return [url(info.path) if word == _SOURCE else word for word in command]

@@ -9,7 +9,7 @@ over the heads that look where the sound is, its time.
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -38,10 +38,9 @@ _NEEDED = ("config.json", "generation_config.json", "preprocessor_config.json")
 
 @dataclass(frozen=True)
 class WhisperConfig:
-    """How Whisper decodes. ``max_tokens`` of one window; ``guard``: what is left out of its answer."""
+    """How Whisper decodes: at most ``max_tokens`` a window."""
 
     max_tokens: int = 220
-    guard: GuardConfig = field(default_factory=GuardConfig)
 
 
 @dataclass(frozen=True)
@@ -179,9 +178,15 @@ def _load(folder: str, name: str) -> Whisper:
 
 
 def transcribe_batch(
-    clips: Mapping[str, Sound], whisper: Whisper, config: WhisperConfig = WhisperConfig()
+    clips: Mapping[str, Sound],
+    whisper: Whisper,
+    config: WhisperConfig = WhisperConfig(),
+    limits: GuardConfig = GuardConfig(),
 ) -> dict[str, Transcript]:
-    """Transcribes clips together: key -> its transcript. What a clip's is does not depend on the others."""
+    """Transcribes clips together: key -> its transcript, without what ``limits`` say that nobody said.
+
+    What a clip's is does not depend on the others.
+    """
     windows = {
         (key, k): (begin, sound.audio[begin:end])
         for key, sound in clips.items()
@@ -191,7 +196,7 @@ def transcribe_batch(
     transcripts = {}
     for key, sound in clips.items():
         own = [(windows[name][0] / AUDIO_RATE, heard[name]) for name in windows if name[0] == key]
-        transcripts[key] = _transcript(own, sound, whisper, config)
+        transcripts[key] = _transcript(own, sound, limits)
     return transcripts
 
 
@@ -217,7 +222,7 @@ class _Heard:
     languages: dict[str, float]
 
 
-def _transcript(windows: Sequence[tuple[float, _Heard]], sound: Sound, whisper: Whisper, config) -> Transcript:
+def _transcript(windows: Sequence[tuple[float, _Heard]], sound: Sound, limits: GuardConfig) -> Transcript:
     segments: list[Segment] = []
     for offset, heard in windows:
         moved = [
@@ -225,7 +230,7 @@ def _transcript(windows: Sequence[tuple[float, _Heard]], sound: Sound, whisper: 
             for word in heard.words
         ]
         segments += in_segments(moved, heard.logprob, heard.no_speech)
-    kept, flags = guard(segments, sound.activity, config.guard)
+    kept, flags = guard(segments, sound.activity, limits)
     words = tuple(word for segment in kept for word in segment.words)
     language, sure = UNDECIDED, 0.0
     if windows and windows[0][1].languages:

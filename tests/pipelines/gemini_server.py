@@ -1,4 +1,4 @@
-"""A local server that speaks the REST API of Gemini: its answer follows from the bytes of the video that it was sent."""
+"""A local server that speaks the REST API of Gemini: its answer follows from the bytes of the video it was sent."""
 
 import base64
 import hashlib

@@ -20,6 +20,7 @@ from pipelines.stages.gemini import (
     ClipMedia,
     EmptyAnswerError,
     GeminiConfig,
+    GeminiService,
     InvalidAnswerError,
     ServiceError,
     caption_clip,
@@ -64,10 +65,12 @@ def ask(server, tmp_path):
     limit = RateLimit(str(tmp_path / "rate"), 1e9)
 
     def run(videos: dict[str, bytes], sleep=lambda seconds: None, limit=limit, **fields):
-        config = GeminiConfig(project="p", location="l", endpoint=server.url, **{"deadline": 30.0, **fields})
+        asked = {name: fields.pop(name) for name in ("model", "inline_bytes") if name in fields}
+        config = GeminiConfig(**asked)
+        service = GeminiService(project="p", location="l", endpoint=server.url, **{"deadline": 30.0, **fields})
         cache = CaptionCache(str(tmp_path / "data"), config.made_with())
         clips = {name: ClipMedia(name, video, np.zeros(0, np.int16)) for name, video in videos.items()}
-        return caption_clips(clips, config, cache, limit, sleep)
+        return caption_clips(clips, config, service, cache, limit, sleep)
 
     return run
 
@@ -255,17 +258,17 @@ def test_a_long_video_is_sent_as_stills_and_sound(server, ask, tmp_path):
 
 
 def test_an_api_key_is_read_from_the_environment_and_stays_off_plain_connections(server, ask, tmp_path, monkeypatch):
-    config = GeminiConfig(endpoint=server.url)
+    config, service = GeminiConfig(), GeminiService(endpoint=server.url)
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
     with pytest.raises(InputError, match=KEY_VARIABLE):
-        config.check()
+        service.check("gemini-2.5-pro")
     monkeypatch.setenv(KEY_VARIABLE, "secret-of-mine")
-    config.check()
+    service.check("gemini-2.5-pro")
     clip = ClipMedia("a", b"1", np.zeros(0, np.int16))
     cache, limit = CaptionCache(str(tmp_path / "keyed"), config.made_with()), RateLimit(str(tmp_path / "r"), 1e9)
-    assert caption_clip(clip, config, cache, limit).description == description_of(b"1")
+    assert caption_clip(clip, config, service, cache, limit).description == description_of(b"1")
     assert "models/gemini-2.5-pro:generateContent" in server.requests[0]["path"]
-    assert "secret-of-mine" not in str(server.requests) and "secret" not in repr(config)
+    assert "secret-of-mine" not in str(server.requests) and "secret" not in repr(service)
 
 
 def test_what_a_clip_shows_is_part_of_its_key():
@@ -295,7 +298,8 @@ def test_what_a_clip_shows_is_part_of_its_key():
 )
 def test_wrong_settings_are_named(fields, message):
     with pytest.raises(InputError, match=message):
-        replace(GeminiConfig(project="p"), **fields).check()
+        model = fields.pop("model", "gemini-2.5-pro")
+        replace(GeminiService(project="p"), **fields).check(model)
 
 
 def test_the_column_stores_what_a_caption_cost():
