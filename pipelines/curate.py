@@ -27,7 +27,7 @@ from pipelines.beam import (
 from pipelines.dataset import shard_name, update_manifest, write_shard
 from pipelines.provenance import clips_producer
 from pipelines.stages.curation import Settings, curate_source
-from pipelines.stages.filters import SCORES, FilterThresholds, thresholds_with
+from pipelines.stages.filters import LABELS, SCORES, FilterThresholds, thresholds_with
 from pipelines.stages.landmarks import BACKENDS, check_backend, close_backends
 from pipelines.stages.limits import Limits, limits_with
 from pipelines.tables import write_table
@@ -149,7 +149,13 @@ def quality_schema():
 
     fields = {"source": pa.string(), "clip_id": pa.string(), "start_frame": pa.int32(), "end_frame": pa.int32()}
     return pa.schema(
-        [*fields.items(), *((name, pa.float32()) for name in SCORES), ("flags", pa.string()), ("kept", pa.bool_())]
+        [
+            *fields.items(),
+            *((name, pa.float32()) for name in SCORES),
+            *((name, pa.string()) for name in LABELS),
+            ("flags", pa.string()),
+            ("kept", pa.bool_()),
+        ]
     )
 
 
