@@ -133,24 +133,33 @@ class Failure:
 
 
 def failures(tables: Tables, annotation_errors: dict[str, list[str]]) -> list[Failure]:
-    """Groups the failed rows of the rejects and of the annotation columns by stage, type and traceback."""
-    groups: dict[tuple[str, str, str], list] = {}
-    failed = tables.rejects
-    if len(failed):
-        import pyarrow.compute as pc
+    """Groups what failed, sources, segments and annotations, by stage, type and traceback.
 
-        failed = failed.filter(pc.equal(failed["kind"], "failed"))
-    columns = [texts(failed, name) for name in ("stage", "reason", "traceback_hash", "source", "detail", "traceback")]
-    for stage, reason, digest, source, detail, trace in zip(*columns, strict=True):
-        group = groups.setdefault((stage, reason, digest), [0, source, detail, trace])
-        group[0] += 1
-    for column, rows in annotation_errors.items():
-        for text in rows:
-            clip, _, error = text.partition(": ")
-            stage, _, rest = error.partition(": ")
-            kind, _, detail = rest.partition(": ")
-            group = groups.setdefault((f"annotate {column} ({stage})", kind or stage, ""), [0, clip, detail, ""])
-            group[0] += 1
+    Args:
+        annotation_errors: column -> "clip: stage: Type: message" of its rows; read where there is no table of failures.
+    """
+    import pyarrow.compute as pc
+
+    groups: dict[tuple[str, str, str], list] = {}
+
+    def add(rows: "pa.Table", names: Sequence[str], job: str = "") -> None:
+        for stage, kind, digest, example, detail, trace in zip(*(texts(rows, name) for name in names), strict=True):
+            groups.setdefault((f"{job}{stage}", kind, digest), [0, example, detail, trace])[0] += 1
+
+    failed = tables.rejects.filter(pc.equal(tables.rejects["kind"].cast("string"), "failed"))
+    add(failed, ("stage", "reason", "traceback_hash", "source", "detail", "traceback"))
+    if tables.failures is not None:
+        for column in sorted(set(texts(tables.failures, "column"))):
+            rows = tables.failures.filter(pc.equal(tables.failures["column"], column))
+            names = ("stage", "type", "traceback_hash", "clip_id", "message", "traceback")
+            add(rows, names, f"{column}: ")
+    else:
+        for column, rows in annotation_errors.items():
+            for text in rows:
+                clip, _, error = text.partition(": ")
+                stage, _, rest = error.partition(": ")
+                kind, _, detail = rest.partition(": ")
+                groups.setdefault((f"{column}: {stage}", kind or stage, ""), [0, clip, detail, ""])[0] += 1
     rows = [Failure(*key, *group) for key, group in groups.items()]
     return sorted(rows, key=lambda row: (-row.count, row.stage, row.type))
 

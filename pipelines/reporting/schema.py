@@ -115,6 +115,22 @@ TABLES: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
             "kept_seconds": ("float64", "their length"),
         },
     ),
+    "failures/*.parquet": (
+        "One row per annotator and clip that failed. Written by `archon annotate` and `archon tokenize`; no file where "
+        "nothing failed.",
+        {
+            "column": ("string", "the annotator's first column, or `tokens`"),
+            "clip_id": _PLACE["clip_id"],
+            "stage": ("string", "where it failed"),
+            "type": ("string", "type of the error"),
+            "message": ("string", "the error's text"),
+            "traceback_hash": (
+                "string",
+                "failures with the same hash failed at the same place; null for a missing input",
+            ),
+            "traceback": ("string", "the traceback; null for a missing input"),
+        },
+    ),
     "duplicates/*.parquet": (
         "One row per clip that has a double in the dataset. Written by `archon duplicates`.",
         _DUPLICATES,

@@ -92,22 +92,17 @@ def annotations_section(found: Findings) -> str:
     for name in ANNOTATIONS:
         if name in found.manifest["columns"]:
             column = found.manifest["columns"][name]
-            errors = found.errors.get(name, ())
-            rows.append(
-                (name, escape(column["producer"].get("backend", "")), f"{column['count']:,}", f"{len(errors):,}")
-            )
+            made = column["producer"]
+            spent = made.get("spent")
+            paid = f"{spent['cost']} {spent['currency']}" if spent else ""
+            counts = (f"{column['count']:,}", f"{len(found.errors.get(name, ())):,}")
+            rows.append((name, escape(made.get("backend", "")), *counts, escape(paid)))
     if not rows:
         return "<p>Not annotated.</p>"
-    which = [text for texts in found.errors.values() for text in texts]
-    more = (
-        folded(
-            f"errors: {len(which):,}" + (f", the first {LISTED}" if len(which) > LISTED else ""),
-            "\n".join(which[:LISTED]),
-        )
-        if which
-        else ""
-    )
-    return table(("column", "made by", "rows", "errors"), rows, (2, 3)) + more
+    which = [text for errors in found.errors.values() for text in errors]
+    title = f"errors: {len(which):,}" + (f", the first {LISTED}" if len(which) > LISTED else "")
+    more = folded(title, "\n".join(which[:LISTED])) if which else ""
+    return table(("column", "made by", "rows", "errors", "paid"), rows, (2, 3)) + more
 
 
 def rates_section(found: Findings) -> str:
@@ -144,10 +139,8 @@ def provenance_section(found: Findings) -> str:
     rows = []
     for name, column in sorted(found.manifest["columns"].items()):
         made = column.get("producer", {})
-        hashes = [
-            _short(made.get(key, ""))
-            for key in ("code", "config", "weights" if "weights" in made else "weights_sha256")
-        ]
+        made = made.get("made_by", {}).get(name, made)
+        hashes = [_short(made.get(key, "")) for key in ("code", "config", "weights")]
         rows.append(
             (
                 name,

@@ -29,6 +29,8 @@ def dataset(tmp_path_factory):
     manifest = json.loads((root / MANIFEST).read_text())
     manifest["columns"]["clips"]["producer"]["thresholds"] = asdict(FilterThresholds())
     manifest["curation"] = {"sources": 4}
+    spent = {"requests": 2, "input_tokens": 10, "output_tokens": 3, "cost": "0.25", "currency": "USD"}
+    manifest["columns"]["description"]["producer"]["spent"] = spent
     manifest["books"] = {
         "curate": {
             "unit": "sources",
@@ -150,7 +152,7 @@ def test_every_part_of_the_page_is_there(page):
     assert parsed.ids >= {"funnel", "scores", "correlation", "kept", "rejected", "worst", "people", "failures", "rates"}
     assert parsed.ids >= {"annotations", "provenance", "duplicates"}
     assert "0.3 s of 0.6 s would be left" in text
-    assert "painted fault" in text and "DecodeError" in text and "ab12" in text
+    assert "0.25 USD" in text and "painted fault" in text and "DecodeError" in text and "ab12" in text
     assert "at least 48" in text and "captioner <b>painted</b>" in text
     assert len(re.findall("class=card>", text)) == 2
     # The small face is the only reason that its three seconds are lost.

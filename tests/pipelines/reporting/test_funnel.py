@@ -61,10 +61,19 @@ def test_failures_group_by_stage_type_and_traceback():
     found = failures(make_tables(SEGMENTS, REJECTS), {"pose": ["c1: shape: ValueError: singular: matrix"]})
     assert [(f.stage, f.type, f.traceback_hash, f.count) for f in found] == [
         ("probe", "UnreadableVideo", "ab", 2),
-        ("annotate pose (shape)", "ValueError", "", 1),
+        ("pose: shape", "ValueError", "", 1),
     ]
     assert found[0].example == "bad.mp4" and found[0].traceback == "Traceback <x>"
     assert found[1].example == "c1" and found[1].detail == "singular: matrix"
+
+
+def test_failures_of_annotations_come_from_their_table_where_there_is_one():
+    row = {"column": "shape", "clip_id": "c1", "stage": "fit", "type": "LinAlgError", "message": "singular"}
+    rows = [{**row, "traceback_hash": "cd", "traceback": "T"}, {**row, "clip_id": "c2", "traceback_hash": "cd"}]
+    found = failures(make_tables(SEGMENTS, failures=rows), {"pose": ["c1: fit: LinAlgError: singular"]})
+    assert [(f.stage, f.type, f.traceback_hash, f.count, f.example) for f in found] == [
+        ("shape: fit", "LinAlgError", "cd", 2, "c1")
+    ]
 
 
 def test_rates_sum_the_markers_of_a_step():
