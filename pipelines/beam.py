@@ -18,7 +18,7 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any
 
@@ -43,6 +43,11 @@ class RunnerOptions:
     beam_args: tuple[str, ...] = ()
     max_failures: float | None = None  # a count, or below 1 a share of the items; see pipelines/failures.py
     retry_failed: bool = False  # items that failed (not filtered ones) are done again
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the workers are processes of this machine."""
+        return self.runner in ("in-process", "multi-process")
 
 
 @dataclass(frozen=True)
@@ -217,8 +222,11 @@ def run_shards(
         _write_ledger(job, root, steps, len(tasks), done)
         if not missing:
             failures.end()
-            for name in ("parts", "kept"):
-                storage.remove_tree(state_path(root, job, name))
+            for step in steps:  # not those of steps that another run has left unfinished
+                storage.remove_tree(state_path(root, job, "parts", step.label))
+            with suppress(OSError):
+                os.rmdir(state_path(root, job, "parts"))
+            storage.remove_tree(state_path(root, job, "kept"))
             remove_scratch(root, job)
             storage.remove_temporary_files(root)
             return markers
