@@ -13,7 +13,7 @@ import numpy as np
 
 from models.loading import load_once
 from models.signals import AUDIO_RATE
-from pipelines.stages.hallucinations import GuardConfig, guard
+from pipelines.stages.hallucinations import LIMITS, GuardConfig, guard
 from pipelines.stages.language import EnglishEvidence, phone_agreement, spoken_language
 from pipelines.stages.speech import levels_db
 from pipelines.stages.transcript import (
@@ -59,9 +59,7 @@ def _heard(audio: np.ndarray, search: str) -> list:
     return list(decoder.seg() or ())
 
 
-def transcribe(
-    audio: np.ndarray, activity: np.ndarray | None = None, limits: GuardConfig = GuardConfig()
-) -> Transcript:
+def transcribe(audio: np.ndarray, activity: np.ndarray | None = None, limits: GuardConfig = LIMITS) -> Transcript:
     """Transcribes speech; the same audio always gives the same transcript.
 
     Args:
