@@ -32,6 +32,7 @@ from pipelines.stages import (
     segments,
     shots,
     sound_scores,
+    syncnet,
     video,
     voice_activity,
 )
@@ -49,6 +50,7 @@ class Settings:
 
     landmarks: str = "dlib"
     landmark_weights: str | None = None
+    syncnet_weights: str | None = None
     thresholds: FilterThresholds = field(default_factory=FilterThresholds)
     limits: Limits = field(default_factory=Limits)
     made_by: str = "{}"  # what every clip record says of its making (pipelines/provenance.py)
@@ -407,6 +409,8 @@ def _clip_record(
         scores.update(picture_scores.picture_scores(frames, marks, info.fps))
         scores.update(compression_scores.compression_scores(info, start, end))
         scores.update(sound_scores.sync_scores(marks, sound))
+        if settings.syncnet_weights:
+            scores.update(syncnet.sync_scores(frames, marks, sound, settings.syncnet_weights))
         labels.update(fingerprints.fingerprints(frames, sound))
         missed = filters.decide(_rounded(scores), limits)
     if missed:

@@ -8,12 +8,13 @@ import pytest
 
 from infra import cli
 from models.errors import InputError
-from pipelines import duplicates
+from pipelines import duplicates, storage
 from pipelines.beam import RunnerOptions
 from pipelines.dataset import update_manifest
 from pipelines.duplicates import DuplicatesConfig, find_duplicates
 from pipelines.manifest import ShardInfo
 from pipelines.stages.fingerprints import to_hex
+from tests.pipelines import cloud as clouds
 
 ALONE = RunnerOptions("in-process", 1)
 
@@ -98,6 +99,21 @@ def test_workers_blocks_and_parts_change_nothing(runner, tmp_path):
     find_duplicates(DuplicatesConfig(other, bytes_per_block=20_000, bytes_per_part=5_000), runner)
     made = [[path.read_bytes() for path in sorted(Path(r).glob("duplicates/*.parquet"))] for r in (root, other)]
     assert made[0] == made[1] and len(made[0]) == 1
+
+
+def test_a_dataset_on_a_cloud_has_the_same_table(tmp_path, monkeypatch):
+    local = dataset(tmp_path / "d", corpus())
+    with clouds.running_cloud() as server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        root = f"gs://{clouds.BUCKET}/set"
+        for path in [p for p in Path(local).rglob("*") if p.is_file()]:
+            storage.write_bytes(f"{root}/{path.relative_to(local)}", path.read_bytes())
+        find_duplicates(DuplicatesConfig(root), ALONE)
+        name = "duplicates/duplicates-00000-of-00001.parquet"
+        made = storage.read_bytes(f"{root}/{name}")
+        assert storage.list_files(f"{root}/{duplicates.WORK}/*") == []
+    find_duplicates(DuplicatesConfig(local), ALONE)
+    assert made == (Path(local) / name).read_bytes()
 
 
 def test_stretches_that_overlap_cost_no_content(tmp_path):
