@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from models.errors import InputError
 from pipelines import provenance, storage
 from pipelines.beam import (
+    Hints,
     RunnerOptions,
     ShardTask,
     Step,
@@ -27,9 +28,10 @@ from pipelines.beam import (
 from pipelines.dataset import shard_name, update_manifest, write_shard
 from pipelines.provenance import clips_producer
 from pipelines.stages.curation import Settings, curate_source
-from pipelines.stages.filters import SCORES, FilterThresholds, thresholds_with
+from pipelines.stages.filters import LABELS, SCORES, FilterThresholds, thresholds_with
 from pipelines.stages.landmarks import BACKENDS, check_backend, close_backends
 from pipelines.stages.limits import Limits, limits_with
+from pipelines.stages.syncnet import HINTS as SYNCNET_HINTS
 from pipelines.tables import write_table
 
 JOB, STEP = "curate", "clips"
@@ -47,6 +49,7 @@ class CurateConfig:
     output: str
     landmarks: str = "dlib"
     landmark_weights: str | None = None
+    syncnet_weights: str | None = None
     sources_per_shard: int = 4
     thresholds: FilterThresholds = field(default_factory=FilterThresholds)
     limits: Limits = field(default_factory=Limits)
@@ -149,7 +152,13 @@ def quality_schema():
 
     fields = {"source": pa.string(), "clip_id": pa.string(), "start_frame": pa.int32(), "end_frame": pa.int32()}
     return pa.schema(
-        [*fields.items(), *((name, pa.float32()) for name in SCORES), ("flags", pa.string()), ("kept", pa.bool_())]
+        [
+            *fields.items(),
+            *((name, pa.float32()) for name in SCORES),
+            *((name, pa.string()) for name in LABELS),
+            ("flags", pa.string()),
+            ("kept", pa.bool_()),
+        ]
     )
 
 
@@ -161,16 +170,24 @@ def curate(config: CurateConfig, runner: RunnerOptions | None = None) -> dict:
     check_backend(config.landmarks, config.landmark_weights)
     sources = mark_duplicates(find_sources(config.inputs))
     print(f"curate: {len(sources)} sources, landmarks by {config.landmarks}", flush=True)
-    producer = clips_producer(config.landmarks, config.landmark_weights, config.thresholds, config.limits)
+    producer = clips_producer(
+        config.landmarks, config.landmark_weights, config.syncnet_weights, config.thresholds, config.limits
+    )
     made_by = provenance.made_by(["clips"], producer)
     settings = Settings(
-        config.landmarks, config.landmark_weights, config.thresholds, config.limits, provenance.to_text(made_by)
+        config.landmarks,
+        config.landmark_weights,
+        config.syncnet_weights,
+        config.thresholds,
+        config.limits,
+        provenance.to_text(made_by),
     )
     sizes = [storage.size(source.path) if storage.exists(source.path) else -1 for source in sources]
     step = Step(
         STEP,
         CurateShard(config.output, settings),
         fingerprint(made_by, [(s.path, s.duplicate_of) for s in sources], sizes, config.sources_per_shard),
+        Hints(**SYNCNET_HINTS) if config.syncnet_weights else Hints(),
     )
     groups = [sources[i : i + config.sources_per_shard] for i in range(0, len(sources), config.sources_per_shard)]
     tasks = [ShardTask(index, len(groups), tuple(group)) for index, group in enumerate(groups)]
@@ -231,6 +248,7 @@ def register(parser: argparse.ArgumentParser) -> None:
   archon curate --input 'videos/*.mp4' --output dataset
   archon curate --input list.txt --output gs://bucket/dataset --runner dataflow --beam-arg=--project=P
   archon curate --input videos --output dataset --landmarks mediapipe --landmark-weights face_landmarker.task
+  archon curate --input videos --output dataset --syncnet-weights syncnet_v2.model --threshold min_sync_confidence=3
   archon curate --input videos --output dataset --threshold min_face_size=128 --threshold max_turn=30"""
     parser.add_argument(
         "--input",
@@ -245,6 +263,12 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--landmark-weights",
         metavar="FILE",
         help="weights of the backend: required for mediapipe (.task); for face_alignment downloaded if not given",
+    )
+    parser.add_argument(
+        "--syncnet-weights",
+        metavar="FILE",
+        help="SyncNet's syncnet_v2.model, a file or gs:// URI: scores lip-sync confidence and offset (the published "
+        "limits: --threshold min_sync_confidence=3 --threshold max_sync_offset=6)",
     )
     parser.add_argument("--sources-per-shard", type=int, default=4, metavar="N", help="default: %(default)s")
     parser.add_argument(
@@ -272,6 +296,7 @@ def run(args: argparse.Namespace) -> dict:
             output=args.output,
             landmarks=args.landmarks,
             landmark_weights=args.landmark_weights,
+            syncnet_weights=args.syncnet_weights,
             sources_per_shard=args.sources_per_shard,
             thresholds=thresholds_with(args.threshold),
             limits=limits_with(args.limit),

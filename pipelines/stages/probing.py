@@ -55,6 +55,7 @@ class VideoInfo:
         scan: "progressive"; "interlaced" (the pictures say so, and which field is first); or "tff" / "bff" (only the
             header says so: top / bottom field first).
         pixel_format: ffmpeg's name of it.
+        bit_rate: of the video stream, bits per second; of the whole file where only that is known, 0 if neither is.
         size: of the file, in bytes.
         started: when the source was probed, on the monotonic clock.
     """
@@ -71,6 +72,7 @@ class VideoInfo:
     square_pixels: bool
     scan: str
     pixel_format: str
+    bit_rate: int
     size: int
     started: float = 0.0
     limits: Limits = field(default_factory=Limits)
@@ -130,6 +132,7 @@ def read_header(path: str, limits: Limits) -> dict:
                 "square_pixels": aspect == 1,
                 "scan": _scan(context.name, context.field_order, frames),
                 "pixel_format": frame.format.name,
+                "bit_rate": int(stream.bit_rate or container.bit_rate or 0),
             }
     except MemoryError as error:
         raise OutOfMemory("the header or the first picture wants more memory than the limit") from error
