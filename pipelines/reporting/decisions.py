@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.errors import InputError
-from pipelines.reporting.tables import flags, hours, numbers
+from pipelines.reporting.tables import flags, hours, numbers, texts
 from pipelines.stages.filters import REASONS, SIGNED, Condition, FilterThresholds, thresholds_with
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ def misses(table: "pa.Table", limits: Sequence[Rule]) -> np.ndarray:
 
 def marginal_hours(table: "pa.Table", limits: Sequence[Rule]) -> dict[str, float]:
     """Reason -> hours of the segments that were lost for this reason alone: they meet every other limit."""
-    missed = misses(table, limits)
+    # One that was lost before the filters (its landmarks were lost, say) would not come back.
+    missed = misses(table, limits) & (texts(table, "stage") == "filters")
     length = hours(table)
     out = {}
     for reason in dict.fromkeys(rule.reason for rule in limits):
@@ -146,8 +147,10 @@ def recount(
         refused |= missed
         missing |= lacking
         rows.append(_cost(str(condition), kept, length, missed, lacking))
-    # What the filters had no part in (an error, a double) does not come back by a looser filter.
-    back = ~kept & misses(table, old).any(axis=0) & ~refused
+    # What the limits had no part in (an error, lost landmarks) does not come back by a looser limit. The length is
+    # looked at before anything else is measured, in the stage "segments".
+    by_limits = np.isin(texts(table, "stage").astype(str), ("filters", "segments"))
+    back = ~kept & by_limits & misses(table, old).any(axis=0) & ~refused
     measured = ~missing
     for rule in old:
         if rule.score in table.column_names and not np.isnan(numbers(table, rule.score)[kept]).all():

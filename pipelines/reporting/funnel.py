@@ -57,11 +57,23 @@ def build_funnel(tables: Tables, limits: Sequence[Rule]) -> Funnel:
     losses: list[Loss] = []
     hours_in = None
     if tables.sources is not None:
-        seconds = np.nan_to_num(numbers(tables.sources, "seconds"))
+        seconds = _source_seconds(tables)
         hours_in = float(seconds.sum() / 3600)
         losses += _source_losses(tables, seconds)
     losses += _segment_losses(segments, length, kept, limits)
     return Funnel(hours_in, losses, float(length[kept].sum()))
+
+
+def _source_seconds(tables: Tables) -> np.ndarray:
+    """float64 (sources,): how long each is; at least as long as its segments, where the file says less or nothing."""
+    import pyarrow.compute as pc
+
+    seconds = np.nan_to_num(numbers(tables.sources, "seconds"))
+    row = pc.index_in(tables.segments["source"], value_set=tables.sources["source"])
+    known = pc.is_valid(row).to_numpy(zero_copy_only=False)
+    place = row.fill_null(0).to_numpy(zero_copy_only=False)[known]
+    inside = np.bincount(place, weights=hours(tables.segments)[known] * 3600, minlength=len(seconds))
+    return np.maximum(seconds, inside)
 
 
 def _source_losses(tables: Tables, seconds: np.ndarray) -> list[Loss]:

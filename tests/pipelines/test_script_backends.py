@@ -43,6 +43,7 @@ def test_subtitles_are_those_of_the_source_and_auto_says_who_it_was(tmp_path):
         by_subtitles_or_pocketsphinx(without, {"speech": SPEECH}, SETTINGS, "auto")
 
 
+@pytest.mark.slow
 def test_whisper_answers_by_key_and_its_weights_are_named(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     folder = str(write_weights(tmp_path))

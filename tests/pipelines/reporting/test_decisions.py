@@ -39,7 +39,10 @@ def test_marginal_loss_counts_what_only_this_filter_takes():
         segment("d", kept=False, blur=1.0, luminance=5.0),
         segment("s", kept=False, face_size=20.0, face_share=0.01),  # two limits of one reason
     ]
-    alone = decisions.marginal_hours(make_tables(rows).segments, decisions.rules(LIMITS))
+    rejects = [reject(row["clip_id"], "filters", "blurred") for row in rows[1:]]
+    rows.append(segment("landmarks", kept=False, blur=1.0))
+    rejects.append(reject("landmarks", "landmarks", "landmarks_lost"))
+    alone = decisions.marginal_hours(make_tables(rows, rejects).segments, decisions.rules(LIMITS))
     assert alone["blurred"] == pytest.approx(1) and alone["too_dark"] == 0
     assert alone["face_too_small"] == pytest.approx(1)
 
@@ -54,7 +57,10 @@ def test_what_if_tighter_looser_and_unmeasured():
         segment("small, failed later", kept=False, face_size=40.0, blur=None),
         segment("failed", kept=False, face_size=200.0),
     ]
-    table = make_tables(rows, [reject("failed", "crop", "ValueError", "failed")]).segments
+    rejects = [reject(row["clip_id"], "filters", "face_too_small") for row in rows[3:6]]
+    rows.append(segment("small, landmarks lost", kept=False, face_size=40.0))
+    rejects.append(reject("small, landmarks lost", "landmarks", "landmarks_lost"))
+    table = make_tables(rows, [*rejects, reject("failed", "crop", "ValueError", "failed")]).segments
     tight = decisions.recount(table, LIMITS, LIMITS, parse_conditions(["face_size>=96"]))
     assert tight["before"]["clips"] == 3 and tight["before"]["hours"] == pytest.approx(3)
     assert tight["after"]["clips"] == 1 and tight["lost"]["clips"] == 1 and tight["not_measured"]["clips"] == 1

@@ -51,6 +51,12 @@ def test_the_hours_close_and_go_in_the_order_of_the_pipeline():
     assert alone["blurred"] == pytest.approx(1) and alone["too_short"] is None and alone["no_audio"] is None
 
 
+def test_a_source_is_at_least_as_long_as_its_segments():
+    unknown = [{**SOURCES[0], "seconds": None}, *SOURCES[1:]]
+    funnel = build_funnel(make_tables(SEGMENTS, REJECTS, unknown), LIMITS)
+    assert funnel.hours_in == pytest.approx(3 + 0.5 + 1) and funnel.closes()
+
+
 def test_hours_that_vanish_are_noticed():
     # No loss names the source without segments: it says that it is kept.
     lost = [*SOURCES, {**SOURCES[0], "source": "gone.mp4"}]

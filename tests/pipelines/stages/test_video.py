@@ -131,6 +131,14 @@ def test_scaled_frames_stream_in_order(sample):
     assert len(frames) == 60 and frames[0].shape == (120, 160, 3)
 
 
+@pytest.mark.parametrize("frame", [0, 7, 44])
+def test_one_picture_is_that_of_the_whole_decode(sample, frame):
+    info = video.probe(str(sample))
+    frames = list(video.decode_frames(info, 160, 120))
+    assert (video.decode_picture(info, frame, 160, 120) == frames[frame]).all()
+    assert (video.decode_picture(info, 10**6, 160, 120) == frames[0]).all()
+
+
 def test_sound_is_on_the_clock_of_the_picture(sample, tmp_path):
     info = video.probe(str(sample))
     audio = video.decode_audio(info)
