@@ -312,8 +312,11 @@ def prepare(config: CurateConfig, runner: RunnerOptions) -> tuple[Step, list[Sou
         "detector": "dlib-hog",
         "thresholds": asdict(config.thresholds),
     }
-    hints = Hints(**{"min_ram": "4GB", **(SYNCNET_HINTS if config.syncnet_weights else {})})
-    return Step(STEP, work, mark, hints), sources, producer
+    return (
+        Step(STEP, work, mark, Hints(**SYNCNET_HINTS) if config.syncnet_weights else Hints(min_ram="4GB")),
+        sources,
+        producer,
+    )
 
 
 def _set_aside(root: str, work: CurateShard, sources: Sequence[Source], mark: str, retry: bool) -> None:

@@ -56,8 +56,8 @@ class DuplicatesConfig:
 
     dataset: str
     limits: Limits = field(default_factory=Limits)
-    bytes_per_block: int = 48 << 20
-    bytes_per_part: int = 16 << 20
+    bytes_per_block: int = 24 << 20
+    bytes_per_part: int = 24 << 20
 
 
 # --- First step: a block of clips ---
@@ -80,6 +80,7 @@ class Block:
             keys.append(matching.clip_keys(motion, sound))
             keys[-1]["row"] = row
         all_keys = np.concatenate(keys) if keys else np.zeros(0, matching.KEY)
+        del keys
         part = matching.part_of_key(all_keys["key"], self.parts)
         ends = np.searchsorted(part[order := np.argsort(part, kind="stable")], np.arange(1, self.parts))
         name = f"{WORK}/codes-{task}.arrow"

@@ -31,7 +31,9 @@ def render_page(found: Findings) -> str:
     ]
     parts = [part for part in parts if part[3]]
     links = "".join(f'<a href="#{name}">{short}</a>' for name, short, _, _ in parts)
-    body = "\n".join(f'<h2 id="{name}">{title}</h2>\n{text}' for name, _, title, text in parts)
+    body = "\n".join(
+        f'<section class="{name}"><h2 id="{name}">{title}</h2>\n{text}</section>' for name, _, title, text in parts
+    )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f"<title>Data quality: {escape(found.dataset)}</title>"

@@ -33,6 +33,8 @@ WORST = {
     "sync_confidence": "low",
     "transcript_confidence": "low",
     "luminance": "low",
+    "head_margin": "low",
+    "compression_quality": "low",
     "turn_peak": "high",
     "motion": "high",
     "pad": "high",
@@ -40,7 +42,6 @@ WORST = {
     "source_text": "high",
     "frozen": "high",
     "clipping": "high",
-    "blockiness": "high",
     "reprojection_error": "high",
     "flicker": "high",
 }

@@ -46,7 +46,7 @@ IDLE_STRIDE = VIDEO_FPS  # how often a stretch without any face is searched
 
 @dataclass(frozen=True)
 class Settings:
-    """What a source's clips depend on. ``made_by`` goes into every record (pipelines/provenance.py)."""
+    """What a source's clips depend on."""
 
     landmarks: str = "dlib"
     landmark_weights: str | None = None
@@ -58,11 +58,10 @@ class Settings:
 
 @dataclass
 class SourceResult:
-    """How many clips a source gave, its reject and quality rows (pipelines/curate_tables.py) and its length.
+    """How many clips a source gave, and its reject and quality rows (dicts; see pipelines/curate_tables.py).
 
-    ``facts``, columns of the sources table, is what is known of the source as a whole, as far as its road went:
-    source_sha256, bytes, codec, width, height, fps, rotation, seconds, speech_seconds, face_share (of the searched
-    frames, those with a face), shots.
+    ``facts`` is what is known of the source as a whole, as far as its road went: source_sha256, bytes, codec, width,
+    height, fps, rotation, seconds, speech_seconds, face_share (of the searched frames, those with a face), shots.
     """
 
     clips: int = 0
@@ -341,7 +340,7 @@ def _shrunk(frame: np.ndarray) -> np.ndarray:
 def _make_clip(
     source, digest, info, face: Followed, span, audio, speech, settings: Settings, keep, result: SourceResult
 ) -> None:
-    """Keeps the clip of a span; appends its quality row in any case, with what was measured until an error."""
+    """Keeps the clip of a span and appends its quality row; that in any case, with what was measured until an error."""
     scores: dict[str, float] = {}
     labels: dict[str, str] = {}
     identity, kept = clip_id(digest, *span), False
@@ -356,8 +355,7 @@ def _make_clip(
                 "scores": json.dumps(_rounded(scores), sort_keys=True),
             }
         )
-        kept = True
-        result.clips += 1
+        result.clips, kept = result.clips + 1, True
     finally:
         result.quality.append(quality_row(source, identity, span, scores, labels, kept))
 

@@ -21,7 +21,7 @@ from pipelines import annotate as job
 from pipelines import annotators, code_hash, column_shard
 from pipelines.annotate import annotate
 from pipelines.annotators import AnnotateConfig, Backend
-from pipelines.beam import RunnerOptions, ShardTask
+from pipelines.beam import Hints, RunnerOptions, ShardTask
 from pipelines.books import BooksError
 from pipelines.dataset import (
     COLUMN_FIELDS,
@@ -477,3 +477,14 @@ def test_a_backend_sees_only_the_settings_that_it_names():
     plain = annotators.producer_of(backend, AnnotateConfig(""))
     assert annotators.producer_of(backend, AnnotateConfig("elsewhere", network=None)) == plain
     assert annotators.producer_of(backend, AnnotateConfig("", speech=SpeechConfig(voicing=0.6))).config != plain.config
+
+
+def test_steps_carry_what_a_worker_must_have(tmp_path, records):
+    root = make_dataset(tmp_path, records)
+    wanted = config(root, ("image", "semantics"))
+    image, semantics = sorted(job.plan_columns(wanted, Dataset(root), RUNNER), key=lambda item: item.annotator.name)
+    assert job._step(wanted, image).hints == Hints()
+    assert job._step(wanted, semantics).hints == Hints(min_ram="4GB")
+    asked = replace(wanted, accelerator="type:nvidia-l4;count:1")
+    assert job._step(asked, semantics).hints == Hints(min_ram="4GB", accelerator="type:nvidia-l4;count:1")
+    assert job._step(asked, image).hints == Hints()

@@ -3,7 +3,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.reporting import schema
+from pipelines.reporting import samples, schema
 from pipelines.reporting.decisions import rules
 from pipelines.stages.filters import FilterThresholds
 from tests.pipelines.reporting.tables import make_tables, reject, segment
@@ -25,6 +25,10 @@ def test_every_table_is_documented():
         documented = schema.TABLES[f"{name}/*.parquet"][1]
         kinds = {field.name: names.get(str(field.type), str(field.type)) for field in made}
         assert {column: kind for column, (kind, _) in documented.items()} == kinds
+
+
+def test_worst_of_lists_are_of_documented_scores():
+    assert set(samples.WORST) <= set(schema.TABLES[schema.SCORES_FILE][1])
 
 
 def test_scores_join_everything_and_explain_themselves(tmp_path):

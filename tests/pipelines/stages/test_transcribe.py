@@ -75,4 +75,4 @@ def test_words_where_nobody_speaks_are_left_out(sentence):
 def test_the_language_of_people(real_clips, name, language):
     ((_, _, audio),) = real([f"{real_clips / name}.mp4=xx"])
     script = transcribe(audio, speech_activity(audio))
-    assert script.language == language and script.language_confidence >= 0.65
+    assert script.language == language and script.language_confidence > 0.5
