@@ -40,6 +40,8 @@ EXTRAS = {
         "matplotlib>=3.9",
         "psutil>=6",
     ],
+    # Who submits jobs to Dataflow (the workers do not need it).
+    "dataflow": ["google-cloud-dataflow-client>=0.8"],
     # A training host: no Beam, no torch.
     "train": [
         *JAX,
@@ -68,7 +70,9 @@ EXTRAS = {
         "transformers>=5.20",
     ],
 }
-EXTRAS["all"] = sorted({name for role in ("pipelines", "train", "tensorflow", "dev") for name in EXTRAS[role]})
+EXTRAS["all"] = sorted(
+    {name for role in ("pipelines", "dataflow", "train", "tensorflow", "dev") for name in EXTRAS[role]}
+)
 
 setup(
     name="archon",

@@ -21,6 +21,7 @@ COMMANDS = {
     "curate": ("pipelines.curate", "videos to head-centric clips"),
     "annotate": ("pipelines.annotate", "clips to one aligned column per modality"),
     "tokenize": ("pipelines.tokenize", "columns to token records"),
+    "dataflow": ("infra.dataflow.launch", "curate, annotate or tokenize on Google Cloud Dataflow"),
     "report": ("pipelines.report", "the data-quality report"),
     "inspect": ("pipelines.inspect", "contact sheets and overlays of clips, every modality as files"),
     "train": ("infra.training.command", "one training job, resumable"),

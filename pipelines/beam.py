@@ -25,6 +25,7 @@ from typing import Any
 from models.errors import InputError
 from pipelines import storage
 from pipelines.dataset import ShardInfo, write_json
+from pipelines.dry_run import DryRun
 from pipelines.failures import Failures
 from pipelines.ledger import Ledger, intervals
 from pipelines.parts import Parts
@@ -43,6 +44,7 @@ class RunnerOptions:
     beam_args: tuple[str, ...] = ()
     max_failures: float | None = None  # a count, or below 1 a share of the items; see pipelines/failures.py
     retry_failed: bool = False  # items that failed (not filtered ones) are done again
+    dry_run: bool = False  # run_shards raises DryRun, which holds what it would run
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ def runner_options(args: argparse.Namespace) -> RunnerOptions:
     most = args.max_failures
     if most is not None and not (most >= 0 and (most < 1 or most.is_integer())):
         raise InputError(f"--max-failures {most:g}: expected a whole number, or a share below 1")
-    return RunnerOptions(args.runner, args.workers, tuple(args.beam_arg), most, args.retry_failed)
+    dry_run = getattr(args, "dry_run", False)
+    return RunnerOptions(args.runner, args.workers, tuple(args.beam_arg), most, args.retry_failed, dry_run)
 
 
 def marker_path(root: str, job: str, label: str, task: ShardTask) -> str:
@@ -195,6 +198,8 @@ def run_shards(
     Raises:
         TooManyFailures: see ``failures``. What is finished is kept.
     """
+    if options.dry_run:
+        raise DryRun(job, root, steps, tasks)
     failures = failures or Failures(root, job, fingerprint([step.fingerprint for step in steps]))
     remove_scratch(root, job)
     failures.begin(options.retry_failed)
