@@ -44,7 +44,7 @@ class RunnerOptions:
     beam_args: tuple[str, ...] = ()
     max_failures: float | None = None  # a count, or below 1 a share of the items; see pipelines/failures.py
     retry_failed: bool = False  # items that failed (not filtered ones) are done again
-    dry_run: bool = False  # run_shards raises DryRun, which holds what it would run
+    dry_run: bool = False  # run_shards raises DryRun (pipelines/dry_run.py)
 
 
 @dataclass(frozen=True)
@@ -353,8 +353,13 @@ def run_pipeline(
     args = list(options.beam_args)
     if options.runner in ("dataflow", "portable"):
         runner = {"dataflow": "DataflowRunner", "portable": "PortableRunner"}[options.runner]
-        with beam.Pipeline(runner=runner, options=PipelineOptions(args)) as pipeline:
-            build_pipeline(pipeline, job, root, steps, tasks)
+        pipeline = beam.Pipeline(runner=runner, options=PipelineOptions(args))
+        build_pipeline(pipeline, job, root, steps, tasks)
+        result = pipeline.run()
+        if any(arg.startswith("--template_location") for arg in args):
+            # The launcher of a template hands the graph over; there is no job to wait for yet.
+            raise DryRun(job, root, steps, tasks)
+        result.wait_until_finish()
         return
     workers = min(options.workers, len(tasks)) if options.runner == "multi-process" else 1
     environment = nullcontext()

@@ -6,11 +6,14 @@ done, the job's plain command finds every shard done, closes the books and write
 """
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 
-from infra.cli import main as archon
+from infra.cli import build_parser
 from infra.dataflow.config import JOBS
+from models.errors import InputError
+from pipelines.dry_run import DryRun
 
 # Parameter -> the job's argument, and whether it is a list that becomes one argument each.
 PARAMETERS = {
@@ -45,5 +48,17 @@ def command(argv: Sequence[str]) -> list[str]:
     return [*words, *(f"--beam-arg={word}" for word in beam)]
 
 
+def main(argv: Sequence[str]) -> int:
+    args = build_parser(argv[0]).parse_args(argv)
+    try:
+        importlib.import_module(f"pipelines.{args.command}").run(args)
+    except DryRun as plan:
+        print(f"handed over: {plan}", flush=True)
+    except InputError as error:
+        print(f"archon {args.command}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    sys.exit(archon(command(sys.argv[1:])))
+    sys.exit(main(command(sys.argv[1:])))
