@@ -84,7 +84,12 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.12",
-    package_data={"models.embedded.landmark_refiner": ["*"], "models.embedded.segmenter": ["*"]},
+    package_data={
+        "infra.dataflow": ["metadata.json"],
+        "infra.plan": ["measured.json", "prices.toml"],
+        "models.embedded.landmark_refiner": ["*"],
+        "models.embedded.segmenter": ["*"],
+    },
     packages=find_namespace_packages(include=["pipelines*", "models*", "tasks*", "infra*"]),
     install_requires=CORE,
     extras_require=EXTRAS,

@@ -24,6 +24,7 @@ COMMANDS = {
     "dataflow": ("infra.dataflow.launch", "curate, annotate or tokenize on Google Cloud Dataflow"),
     "report": ("pipelines.report", "the data-quality report"),
     "inspect": ("pipelines.inspect", "contact sheets and overlays of clips, every modality as files"),
+    "plan": ("infra.plan.command", "machines, hours, storage and cost of the data jobs, from measured rates"),
     "train": ("infra.training.command", "one training job, resumable"),
     "measure": ("infra.measure_command", "accuracy of one part against truth: the tables that the README quotes"),
     "tasks": ("infra.tasks_command", "the language model's tasks, one example serialised"),

@@ -26,15 +26,17 @@ EXAMPLES = {
     "columns": "script,speech",
     "backends": "speech=energy,semantics=geometry",
     "max_failures": "0.05",
+    "sdk_container_image": "us-docker.pkg.dev/my-project/archon/worker:1",
 }
 
 
 def test_metadata_and_program_know_the_same_parameters():
     taken = {name for job in template.PARAMETERS.values() for name in job} | set(template._COMMON) | {"job"}
+    taken |= {"sdk_container_image"}  # Beam's own, but without it workers would not have the package
     assert set(PARAMETERS) == taken
     for parameter in PARAMETERS.values():
         assert parameter["label"] and parameter["helpText"] and parameter["paramType"] == "TEXT"
-        assert parameter["isOptional"] == (parameter["name"] != "job")
+        assert parameter["isOptional"] == (parameter["name"] not in ("job", "sdk_container_image"))
     [job] = PARAMETERS["job"]["regexes"]
     assert all(re.match(job, name) for name in JOBS) and not re.match(job, "report")
 
