@@ -171,13 +171,15 @@ def read_marker(root: str, job: str, step: Step, task: ShardTask) -> dict | None
 def run_step(root: str, job: str, step: Step, task: ShardTask) -> ShardTask:
     """Runs one step on one shard unless it is done already."""
     if read_marker(root, job, step, task) is None:
-        start = time.monotonic()
+        start, spent = time.monotonic(), sum(os.times()[:4])
         result = step.function(task)
         marker = {
             "fingerprint": step.fingerprint,
             "files": [asdict(info) for info in result.files],
             "summary": result.summary,
             "seconds": round(time.monotonic() - start, 3),
+            # Of this process and of those it waited for (ffmpeg): what other work on the machine does not change.
+            "cpu_seconds": round(sum(os.times()[:4]) - spent, 3),
         }
         write_json(marker_path(root, job, step.label, task), marker)
         Parts(root, job, step.label, task).remove()

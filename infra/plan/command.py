@@ -112,7 +112,7 @@ def plan_stages(config: PlanConfig, measured: Measured, prices: Prices) -> list[
     for rate in measured.rates:
         gpu = rate.stage in factors
         cpu = hours[rate.per] * rate.seconds / 3600 / config.speed * (1 + config.overhead)
-        source = f"measured: {rate.seconds:g} s per {rate.per}, on {rate.hours * 60:.1f} min; {rate.command}"
+        source = f"measured: {rate.seconds:g} {rate.by} s per {rate.per}, on {rate.hours * 60:.2f} min; {rate.command}"
         if gpu:
             cpu /= factors[rate.stage]
             source += f"; {factors[rate.stage]:g} times faster with a GPU, as given by --gpu-stage"
@@ -256,6 +256,12 @@ def register(parser: argparse.ArgumentParser) -> None:
     rates = parser.add_mutually_exclusive_group()
     rates.add_argument("--from", dest="dataset", metavar="DATASET", help="take rates and sizes from this dataset")
     rates.add_argument("--rates", metavar="FILE", help="take them from a file that --write-rates wrote")
+    parser.add_argument(
+        "--by",
+        choices=("cpu", "clock"),
+        default="cpu",
+        help="with --from: processor time, or time on the clock where backends wait for a service (default: cpu)",
+    )
     parser.add_argument("--write-rates", metavar="FILE", help="write the rates that the plan used")
     parser.add_argument("--prices", metavar="FILE", help="your price file (default: infra/plan/prices.toml)")
 
@@ -265,7 +271,7 @@ def run(args: argparse.Namespace) -> dict:
     values = {**vars(PRESETS[args.preset]), **{name: value for name, value in given.items() if value is not None}}
     config = PlanConfig(**{**values, "gpu_factors": tuple(args.gpu_stage)})
     if args.dataset:
-        measured = measure(args.dataset, datetime.date.today().isoformat())
+        measured = measure(args.dataset, datetime.date.today().isoformat(), args.by)
     else:
         measured = read_measured(args.rates) if args.rates else read_measured()
     if args.write_rates:

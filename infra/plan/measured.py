@@ -1,7 +1,9 @@
 """The rates of `archon plan`: read from the markers and the manifest that the jobs of a dataset left.
 
-A marker says how long one worker process took for a shard and how much video that was. So a plan follows the data, the
-backends and the machine that made the dataset. measured.json holds the rates of one such dataset.
+A marker says how long one worker process took for a shard, on the clock and of the processor, and how much video that
+was. So a plan follows the data, the backends and the machine that made the dataset. measured.json holds the rates of
+one such dataset. Processor time is what other work on the machine does not change; a backend that waits for a service
+needs the clock.
 """
 
 import json
@@ -22,12 +24,16 @@ JOBS = {"curate": SOURCE_HOURS, "annotate": KEPT_HOURS, "tokenize": KEPT_HOURS}
 
 @dataclass(frozen=True)
 class Rate:
-    """``seconds``: of one worker process with one thread, for one ``per``. ``hours``: how much was measured."""
+    """``seconds``: of one worker process with one thread, for one ``per``. ``hours``: how much was measured.
+
+    ``by``: "cpu" for processor time, "clock" for time on the clock.
+    """
 
     stage: str
     seconds: float
     per: str
     hours: float
+    by: str
     command: str
 
 
@@ -58,8 +64,9 @@ def write_measured(path: str | Path, measured: Measured) -> None:
     storage.write_bytes(path, (json.dumps(asdict(measured), indent=1) + "\n").encode())
 
 
-def measure(root: str, date: str) -> Measured:
+def measure(root: str, date: str, by: str = "cpu") -> Measured:
     """Reads a dataset's own rates. InputError if it was not curated, or kept nothing."""
+    field = {"cpu": "cpu_seconds", "clock": "seconds"}[by]
     dataset = Dataset(root)
     manifest = dataset.manifest()
     markers = {job: _markers(root, job) for job in JOBS}
@@ -73,12 +80,12 @@ def measure(root: str, date: str) -> Measured:
     rates = []
     for job, per in JOBS.items():
         for label, found in sorted(markers[job].items()):
-            seconds = sum(marker["seconds"] for marker in found)
+            seconds = sum(marker[field] for marker in found)
             stage = job if job != "annotate" else f"annotate {label}"
             option = "--output" if job == "curate" else "--dataset"
             backend = manifest["columns"].get(label, {}).get("producer", {}).get("backend")
             command = f"archon {job} {option} DATASET" + (f" (backend {backend})" if backend else "")
-            rates.append(Rate(stage, round(seconds / hours[per], 1), per, round(hours[per], 5), command))
+            rates.append(Rate(stage, round(seconds / hours[per], 1), per, round(hours[per], 5), by, command))
     columns = {
         name: round(sum(shard["size"] for shard in column["shards"]) / hours[KEPT_HOURS])
         for name, column in manifest["columns"].items()
@@ -99,7 +106,7 @@ def _markers(root: str, job: str) -> dict[str, list[dict]]:
     found = defaultdict(list)
     for path in storage.list_files(state_path(root, job, "*", "*-of-*.json")):
         marker = json.loads(storage.read_bytes(path))
-        if {"seconds", "summary", "files"} <= marker.keys():
+        if {"seconds", "cpu_seconds", "summary"} <= marker.keys():
             found[path.split("/")[-2]].append(marker)
     return found
 

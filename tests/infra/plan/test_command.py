@@ -18,8 +18,8 @@ MEASURED = Measured(
     "set",
     0.5,
     (
-        Rate("curate", 7200.0, SOURCE_HOURS, 0.1, "archon curate --output DATASET"),
-        Rate("annotate pose", 3600.0, KEPT_HOURS, 0.05, "archon annotate --dataset DATASET"),
+        Rate("curate", 7200.0, SOURCE_HOURS, 0.1, "cpu", "archon curate --output DATASET"),
+        Rate("annotate pose", 3600.0, KEPT_HOURS, 0.05, "cpu", "archon annotate --dataset DATASET"),
     ),
     {"clips": 1e9, "pose": 1e6},
     2e9,
@@ -119,7 +119,7 @@ def dataset(tmp_path):
         ("annotate", "pose", 50.0, {"frames": 5400}),
     ):
         for shard in ("00000-of-00002", "00001-of-00002"):
-            marker = {"fingerprint": "f", "files": [], "seconds": seconds, "summary": facts}
+            marker = {"fingerprint": "f", "files": [], "seconds": 2 * seconds, "cpu_seconds": seconds, "summary": facts}
             write_json(f"{root}/_state/{job}/{label}/{shard}.json", marker)
     return root
 
@@ -130,6 +130,8 @@ def test_rates_are_read_from_a_datasets_own_markers(dataset):
     by_stage = {rate.stage: rate for rate in found.rates}
     assert by_stage["curate"].seconds == 1000.0 and by_stage["curate"].per == SOURCE_HOURS
     assert by_stage["annotate pose"].seconds == 1000.0 and by_stage["annotate pose"].per == KEPT_HOURS
+    clock = {rate.stage: rate for rate in measure(dataset, "2026-02-03", by="clock").rates}
+    assert clock["curate"].seconds == 2000.0 and (clock["curate"].by, by_stage["curate"].by) == ("clock", "cpu")
     assert "pose-maker" in by_stage["annotate pose"].command
 
 
