@@ -10,6 +10,7 @@ What a job keeps below ``_state/`` is listed in pipelines/state.py.
 """
 
 import argparse
+import functools
 import hashlib
 import json
 import logging
@@ -155,16 +156,15 @@ def marker_path(root: str, job: str, label: str, task: ShardTask) -> str:
 
 def read_marker(root: str, job: str, step: Step, task: ShardTask) -> dict | None:
     """Returns the marker if the step has done this shard with this fingerprint and its files are there in full."""
-    path = marker_path(root, job, step.label, task)
-    if not storage.exists(path):
-        return None
-    marker = json.loads(storage.read_bytes(path))
-    if marker["fingerprint"] != step.fingerprint:
-        return None
-    for info in marker["files"]:
-        file = storage.join(root, info["path"])
-        if not storage.exists(file) or storage.size(file) != info["size"]:
+    try:
+        marker = json.loads(storage.read_bytes(marker_path(root, job, step.label, task)))
+        if marker["fingerprint"] != step.fingerprint:
             return None
+        for info in marker["files"]:
+            if storage.size(storage.join(root, info["path"])) != info["size"]:
+                return None
+    except FileNotFoundError:
+        return None
     return marker
 
 
@@ -217,7 +217,8 @@ def run_shards(
             _run(job, root, steps, todo, options, failures, len(tasks), left)
         markers, missing = {}, []
         for step in steps:
-            markers[step.label] = [read_marker(root, job, step, task) for task in tasks]
+            look = functools.partial(read_marker, root, job, step)
+            markers[step.label] = storage.map_requests(root, look, tasks)
             lost = [task for task, marker in zip(tasks, markers[step.label], strict=True) if marker is None]
             missing += [f"{step.label} {task}" for task in lost]
             done[step.label] = {task.index for task in tasks} - {task.index for task in lost}
