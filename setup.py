@@ -34,6 +34,10 @@ EXTRAS = {
         "onnxruntime>=1.20",
         "pocketsphinx>=5.0",
         "espeakng-loader>=0.2",
+        # Captions by Gemini, scripts by Whisper, the language of a text: by flag.
+        "google-genai>=3.6",
+        "transformers>=5.20",
+        "py3langid>=0.4",
         "sentencepiece>=0.2",
         "numba>=0.61",
         "scipy>=1.14",
@@ -66,8 +70,6 @@ EXTRAS = {
         "ruff>=0.14",
         "pre-commit>=4",
         "gcp-storage-emulator>=2024.8",
-        # The reference of models/dinov2.py; weights are never loaded with it.
-        "transformers>=5.20",
     ],
 }
 EXTRAS["all"] = sorted(
@@ -87,6 +89,7 @@ setup(
     package_data={
         "infra.dataflow": ["metadata.json"],
         "infra.plan": ["measured.json", "prices.toml"],
+        "pipelines": ["*.json"],
         "models.embedded.landmark_refiner": ["*"],
         "models.embedded.segmenter": ["*"],
     },

@@ -22,6 +22,7 @@ COMMANDS = {
     "annotate": ("pipelines.annotate", "clips to one aligned column per modality"),
     "tokenize": ("pipelines.tokenize", "columns to token records"),
     "dataflow": ("infra.dataflow.launch", "curate, annotate or tokenize on Google Cloud Dataflow"),
+    "duplicates": ("pipelines.duplicates", "clips that show or sound the same moment, and which of them to keep"),
     "report": ("pipelines.report", "the data-quality report"),
     "inspect": ("pipelines.inspect", "contact sheets and overlays of clips, every modality as files"),
     "plan": ("infra.plan.command", "machines, hours, storage and cost of the data jobs, from measured rates"),

@@ -18,8 +18,8 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from pipelines.dataset import ShardInfo, write_json
 from pipelines.dry_run import DryRun
 from pipelines.failures import Failures
 from pipelines.ledger import Ledger, intervals
+from pipelines.local_runner import local_runner, one_thread_a_worker
 from pipelines.parts import Parts
 from pipelines.scratch import remove_scratch, scratch, scratch_folder
 from pipelines.state import state_path
@@ -46,6 +47,11 @@ class RunnerOptions:
     max_failures: float | None = None  # a count, or below 1 a share of the items; see pipelines/failures.py
     retry_failed: bool = False  # items that failed (not filtered ones) are done again
     dry_run: bool = False  # run_shards raises DryRun (pipelines/dry_run.py)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the workers are processes of this machine."""
+        return self.runner in ("in-process", "multi-process")
 
 
 @dataclass(frozen=True)
@@ -225,8 +231,11 @@ def run_shards(
         _write_ledger(job, root, steps, len(tasks), done)
         if not missing:
             failures.end()
-            for name in ("parts", "kept"):
-                storage.remove_tree(state_path(root, job, name))
+            for step in steps:  # not those of steps that another run has left unfinished
+                storage.remove_tree(state_path(root, job, "parts", step.label))
+            with suppress(OSError):
+                os.rmdir(state_path(root, job, "parts"))
+            storage.remove_tree(state_path(root, job, "kept"))
             remove_scratch(root, job)
             storage.remove_temporary_files(root)
             return markers
@@ -371,7 +380,7 @@ def run_pipeline(
         environment = one_thread_a_worker()
     else:
         args += ["--direct_running_mode=in_memory"]
-    with environment, beam.Pipeline(runner=_local_runner(), options=PipelineOptions(args)) as pipeline:
+    with environment, beam.Pipeline(runner=local_runner(), options=PipelineOptions(args)) as pipeline:
         _build_local(pipeline, job, root, steps, tasks, workers)
 
 
@@ -421,40 +430,6 @@ def _build_local(
     for step in steps:
         work = _SlotFn(root, job, step, order, queue, os.getpid() if workers > 1 else None)
         slots = slots | f"{step.label}: spread" >> beam.GroupByKey() | step.label >> beam.Map(work)
-
-
-# One worker a core: threads inside a worker only wait for each other (the fit took four times the processor time).
-_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
-
-
-@contextmanager
-def one_thread_a_worker() -> Iterator[None]:
-    """Worker processes that start within inherit an environment in which BLAS and XLA use one thread each."""
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    for name, value in _ONE_THREAD.items():
-        joined = f"{before[name] or ''} {value}".strip() if name == "XLA_FLAGS" else before[name] or value
-        os.environ[name] = joined
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _local_runner():
-    """Beam's own in-process runner, by name: DirectRunner is a switch that first tries to download another one."""
-    from apache_beam.portability.api import beam_provision_api_pb2
-    from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
-    from google.protobuf import struct_pb2
-
-    # Worker processes take their log level from here alone; below ERROR they tell of every channel they close.
-    options = struct_pb2.Struct()
-    options["beam:option:default_sdk_harness_log_level:v1"] = "ERROR"
-    info = beam_provision_api_pb2.ProvisionInfo(pipeline_options=options)
-    return FnApiRunner(provision_info=ExtendedProvisionInfo(info))
 
 
 class _StepFn:

@@ -22,8 +22,11 @@ from dataclasses import dataclass, field
 OWN = ("models", "pipelines", "tasks", "infra")
 # Ours too, but they carry what is made and make nothing: how a shard is written or uploaded does not make it stale.
 CARRIERS = frozenset(
-    f"pipelines.{name}"
-    for name in ("beam", "books", "code_hash", "dataset", "manifest", "parts", "provenance", "records", "storage")
+    [
+        *(f"pipelines.{name}" for name in ("beam", "books", "dataset", "failures", "keyed", "ledger", "manifest")),
+        *(f"pipelines.{name}" for name in ("parts", "provenance", "records", "state", "storage", "tables")),
+        *("pipelines.code_hash", "models.errors", "models.loading"),
+    ]
 )
 
 _SIDE_EFFECTS = ""  # the name under which a module keeps statements that run when it is imported

@@ -32,18 +32,20 @@ from pipelines.beam import (
     runner_options,
 )
 from pipelines.books import Books, books_for_manifest, sum_books
-from pipelines.code_hash import code_hash
-from pipelines.curate_tables import TABLES, table_name, table_schema, write_table
+from pipelines.curate_tables import TABLES, table_name, table_schema
 from pipelines.dataset import shard_name, shard_writer, update_manifest, write_json
 from pipelines.failures import Failure, Failures, TooManyFailures, failure_limit
 from pipelines.manifest import ShardInfo
 from pipelines.parts import Parts
+from pipelines.provenance import clips_producer
 from pipelines.sources import Source, describe_sources, find_sources, read_sources, write_sources
 from pipelines.stages.curation import Settings, SourceResult, curate_source, failed_row
 from pipelines.stages.filters import SHAPING, FilterThresholds, thresholds_with
 from pipelines.stages.landmarks import BACKENDS, check_backend, close_backends
+from pipelines.stages.limits import Limits, limits_with
 from pipelines.state import safe_name, state_path
 from pipelines.stored_sources import Stored, decided, from_part, rows_record
+from pipelines.tables import write_table
 
 JOB, STEP = "curate", "clips"
 VERSION = 2  # of what a source's part is made of: raise it when the same source is stored in another way
@@ -64,6 +66,7 @@ class CurateConfig:
     landmark_weights: str | None = None
     sources_per_shard: int | None = None
     thresholds: FilterThresholds = field(default_factory=FilterThresholds)
+    limits: Limits = field(default_factory=Limits)
 
 
 def shard_size(sources: int) -> int:
@@ -276,13 +279,13 @@ def prepare(config: CurateConfig, runner: RunnerOptions) -> tuple[Step, list[Sou
     sources = describe_sources(find_sources(config.inputs), known)
     if sources != known:
         write_sources(config.output, JOB, sources)
-    weights = storage.sha256_file(config.landmark_weights) if config.landmark_weights else ""
     shaping = {name: getattr(config.thresholds, name) for name in SHAPING}
-    made_by = provenance.Producer(
-        config.landmarks, code_hash(["pipelines.stages.curation.curate_source"]), fingerprint(VERSION, shaping), weights
+    made = provenance.made_by(
+        [STEP], clips_producer(config.landmarks, config.landmark_weights, VERSION, shaping, config.limits)
     )
-    made = provenance.made_by([STEP], made_by)
-    settings = Settings(config.landmarks, config.landmark_weights, config.thresholds, provenance.to_text(made))
+    settings = Settings(
+        config.landmarks, config.landmark_weights, config.thresholds, config.limits, provenance.to_text(made)
+    )
     per_shard = config.sources_per_shard or shard_size(len(sources))
     measured_by = fingerprint(made)
     order = hashlib.sha256("\n\n".join(source.identity() for source in sources).encode()).hexdigest()
@@ -294,12 +297,10 @@ def prepare(config: CurateConfig, runner: RunnerOptions) -> tuple[Step, list[Sou
     _set_aside(config.output, work, sources, mark, runner.retry_failed)
     producer = {
         "job": JOB,
-        "backend": config.landmarks,
-        "detector": "dlib-hog",
-        "config": measured_by,
-        "weights_sha256": weights,
-        "thresholds": asdict(config.thresholds),
+        **made[STEP],
         "made_by": made,
+        "detector": "dlib-hog",
+        "thresholds": asdict(config.thresholds),
     }
     return Step(STEP, work, mark, Hints(min_ram="4GB")), sources, producer
 
@@ -366,6 +367,14 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help=f"change a filter; may be repeated. Names: {', '.join(FilterThresholds.__dataclass_fields__)}",
     )
+    parser.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change what one source may be and may use; may be repeated. "
+        f"Names: {', '.join(Limits.__dataclass_fields__)}",
+    )
     add_runner_arguments(parser)
 
 
@@ -378,6 +387,7 @@ def run(args: argparse.Namespace) -> dict:
             landmark_weights=args.landmark_weights,
             sources_per_shard=args.sources_per_shard,
             thresholds=thresholds_with(args.threshold),
+            limits=limits_with(args.limit),
         ),
         runner_options(args),
     )

@@ -9,6 +9,7 @@ Beside the columns lie tables (Parquet): rejects and quality of `archon curate`,
 size, hash and count; readers check it first and name a shard that is missing, truncated or replaced.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -48,8 +49,22 @@ COLUMN_FIELDS: dict[str, tuple[str, ...]] = {
     "expression": ("expression",),
     "pose": ("pose", "reprojection_error"),
     "semantics": ("labels", "backend", "flicker"),  # flicker: share of still pixels that change their label
-    "description": ("description", "backend"),
-    "script": ("text", "words", "language", "confidence", "backend"),
+    "description": (
+        "description",
+        "backend",
+        "usage",  # JSON object: what a paid service counted and cost; empty for a captioner that is not paid
+    ),
+    "script": (
+        "text",
+        "words",  # JSON list of {word, start, end, confidence}, seconds
+        "language",  # ISO 639-1, or "und" where it is not decided
+        "language_confidence",  # 0..1
+        "confidence",  # 0..1, of the words, weighted by their duration
+        "speech_rate",  # words a second of speech
+        "flags",  # JSON list of {reason, text, start, end}: what was heard and left out
+        "details",  # JSON object: what its maker says beside: log-probabilities, the subtitle file and its hash ...
+        "backend",
+    ),
     "speech": ("audio", "gain_db", "activity", "pitch_hz", "backend"),
     "image": ("image", "frame"),
     "tokens": (
@@ -66,6 +81,10 @@ COLUMN_FIELDS: dict[str, tuple[str, ...]] = {
         "split",
     ),
 }
+# The columns of the table of failures (failures/*.parquet), all text: one row for each annotator and clip that failed.
+# `column` is the annotator's first column, or `tokens`. `traceback_hash` is the same for the same failure of another
+# clip; it and `traceback` are null where the cause is a failed row of another column (type MissingInput).
+FAILURE_FIELDS = ("column", "clip_id", "stage", "type", "message", "traceback_hash", "traceback")
 ANNOTATIONS = ("shape", "expression", "pose", "semantics", "description", "script", "speech", "image")
 
 
@@ -104,16 +123,36 @@ class ShardWriter:
 
         self.path, self.count = path, 0
         self.size, self.sha256 = 0, ""  # known once the file is closed and checked
+        self._sums: list[bytes] = []
         # group_size:1 is what random access wants; zstd makes raw label volumes small.
         self._writer = array_record_module.ArrayRecordWriter(path, "group_size:1,zstd:3")
 
     def write(self, record: Record) -> None:
-        self._writer.write(encode_record(record))
+        data = encode_record(record)
+        self._writer.write(data)
+        self._sums.append(hashlib.sha256(data).digest())
         self.count += 1
 
     def close(self) -> None:
         if self._writer.is_open():
             self._writer.close()
+
+    def check(self, name: str) -> None:
+        """Reads the closed file back; OSError if a byte of a record is not what was written. Sets size and sha256."""
+        from array_record.python import array_record_module
+
+        reader = array_record_module.ArrayRecordReader(self.path)
+        if not reader.ok() or reader.num_records() != self.count:
+            raise OSError(f"{name}: wrote {self.count} records but read back {reader.num_records()}")
+        for index, expected in enumerate(self._sums):
+            try:
+                data = reader.read([index])[0]
+            except Exception as error:  # the reader's own errors have no common class
+                raise OSError(f"{name}: record {index} cannot be read back ({error!r})") from error
+            if hashlib.sha256(data).digest() != expected:
+                raise OSError(f"{name}: record {index} is not what was written when it is read back")
+        reader.close()
+        self.size, self.sha256 = os.path.getsize(self.path), storage.sha256_file(self.path)
 
 
 @contextmanager
@@ -123,22 +162,13 @@ def shard_writer(path: str) -> Iterator[ShardWriter]:
     Raises:
         OSError: what was read back is not what was written. Nothing is published.
     """
-    from array_record.python import array_record_module
-
     with storage.atomic_file(path) as temporary:
         writer = ShardWriter(temporary)
         try:
             yield writer
         finally:
             writer.close()
-        reader = array_record_module.ArrayRecordReader(temporary)
-        if not reader.ok() or reader.num_records() != writer.count:
-            raise OSError(f"{path}: wrote {writer.count} records but read back {reader.num_records()}")
-        for index in range(writer.count):
-            if not reader.read([index])[0]:
-                raise OSError(f"{path}: record {index} read back empty")
-        reader.close()
-        writer.size, writer.sha256 = os.path.getsize(temporary), storage.sha256_file(temporary)
+        writer.check(path)
 
 
 def write_shard(root: str | os.PathLike, name: str, records: Iterable[Record]) -> ShardInfo:
@@ -172,6 +202,10 @@ class ShardReader(Sequence):
                 raise InputError(
                     f"{self.path}: not a whole ArrayRecord file (truncated, or its writer never closed it)"
                 )
+            if self._info is not None and reader.num_records() != self._info.count:
+                raise InputError(
+                    f"{self.path}: {reader.num_records()} records, but the manifest says {self._info.count}"
+                )
             self._reader = reader
         return self._reader
 
@@ -181,10 +215,42 @@ class ShardReader(Sequence):
     def __getitem__(self, index: int) -> Record:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.path}: record {index} of {len(self)}")
-        data = self._open().read([index])[0]
+        reader = self._open()
+        try:
+            data = reader.read([index])[0]
+        except Exception as error:  # the reader's own errors have no common class, and some have no text
+            raise InputError(f"{self.path}: record {index} cannot be read, damaged? ({error!r})") from error
         if not data:
             raise InputError(f"{self.path}: record {index} is empty")
-        return decode_record(data)
+        try:
+            return decode_record(data)
+        except Exception as error:
+            raise InputError(f"{self.path}: record {index} is not a record of ours ({error!r})") from error
+
+
+_hashed: dict[tuple, str] = {}  # (path, size, time of the file) -> hash of its bytes, of this process
+
+
+def check_shard(root: str | os.PathLike, info: ShardInfo, full: bool = True) -> None:
+    """Checks a shard against the manifest: size and number of records, and if ``full`` the hash of its bytes.
+
+    A hash is computed once a process, as long as the file's size and time stay the same.
+
+    Raises:
+        InputError: it is missing, truncated, replaced or damaged; names the file.
+    """
+    path = storage.join(root, info.path)
+    storage.check(path, info.size, info.sha256)
+    if full:
+        key = (path, info.size, info.sha256 if storage.is_remote(path) else os.stat(path).st_mtime_ns)
+        if key not in _hashed:
+            with storage.local_copy(path) as local:
+                _hashed[key] = storage.sha256_file(local)
+        if _hashed[key] != info.sha256:
+            raise InputError(
+                f"{path}: its bytes have hash {_hashed[key]}, but the manifest says {info.sha256}: damaged"
+            )
+    ShardReader(path, info)._open()
 
 
 def read_shard(path: str | os.PathLike) -> Iterator[Record]:
@@ -241,6 +307,16 @@ class Dataset:
 
     def column(self, column: str) -> Column:
         return Column([ShardReader(self.path(info.path), info) for info in self.shard_infos(column)])
+
+    def verify(self, *columns: str, full: bool = False) -> None:
+        """Checks every shard of the named columns (default: all) with check_shard. InputError names the first bad one.
+
+        Without ``full`` this reads no data: what a job does when it opens a dataset.
+        """
+        manifest = self.manifest()
+        for column in columns or manifest["columns"]:
+            for info in self.shard_infos(column):
+                check_shard(self.root, info, full)
 
     def good_rows(self, *columns: str) -> list[int]:
         """Rows in which none of the named columns carries an error."""

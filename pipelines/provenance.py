@@ -10,6 +10,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 from models.errors import InputError
+from pipelines import storage
+from pipelines.beam import fingerprint
+from pipelines.code_hash import code_hash, package_version
+
+# Where the code that makes clips starts, and the packages whose version decides what it makes.
+CLIPS_CODE = (
+    "pipelines.stages.curation.curate_source",
+    "pipelines.stages.curation.Settings",
+    "pipelines.stages.filters.FilterThresholds",
+    "pipelines.stages.limits.Limits",
+)
+CLIPS_PACKAGES = ("dlib-bin", "imageio-ffmpeg", "onnxruntime", "scenedetect", "silero-vad")
+LANDMARK_PACKAGES = {"dlib": (), "mediapipe": ("mediapipe",), "face_alignment": ("face-alignment", "torch")}
 
 
 @dataclass(frozen=True)
@@ -52,3 +65,12 @@ def from_manifest(root: str, manifest: Mapping, column: str) -> dict:
             "make it again"
         )
     return made
+
+
+def clips_producer(landmarks: str, landmark_weights: str | None, *settings) -> Producer:
+    """What makes clips: the landmark backend, the file of its weights if one is given, and the other settings."""
+    packages = (*CLIPS_PACKAGES, *LANDMARK_PACKAGES[landmarks])
+    weights = [f"{name} {package_version(name)}" for name in ("face_recognition_models", "silero-vad")]
+    if landmark_weights:
+        weights.append(f"landmarks {storage.sha256_file(landmark_weights)}")
+    return Producer(landmarks, code_hash(CLIPS_CODE, packages), fingerprint(*settings), ", ".join(weights))

@@ -5,6 +5,7 @@
     parts/<label>/<shard>/        finished items of an unfinished shard (pipelines/parts.py)
     failures/<made by>/<item>     one note per failed item, and the flag that stops a job (pipelines/failures.py)
     claims/ deaths/               items being worked on, and those whose worker died (pipelines/failures.py)
+    inputs/                       what the shards of annotate and tokenize are made from (pipelines/column_shard.py)
     scratch/                      temporary files of workers
 
 All but the ledger and the markers is gone once the job has ended well.

@@ -90,7 +90,8 @@ def union_boxes(boxes: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def clip_box(landmarks: Sequence[np.ndarray], width: int, height: int, stride: int = 1) -> Box:
-    """Returns the clip's square (x0, y0, side) in whole source pixels.
+    """Returns the clip's square (x0, y0, side) in whole source pixels, all even: on whole chroma samples, so that it
+    can be cut from 4:2:0 pictures as it is.
 
     Args:
         landmarks: of the clip's searched frames, in time order: each (68, 2), source pixels.
@@ -98,20 +99,25 @@ def clip_box(landmarks: Sequence[np.ndarray], width: int, height: int, stride: i
         stride: frames between two searched ones.
     """
     roomy, tight = (union_boxes(boxes) for boxes in head_boxes(np.stack(landmarks), stride))
-    need = int(np.ceil((tight[2:] - tight[:2]).max()))
-    side = int(np.ceil((roomy[2:] - roomy[:2]).max()))
+    need = _even((tight[2:] - tight[:2]).max() + 2)  # there is an even place for it
+    side = _even((roomy[2:] - roomy[:2]).max())
     if side > min(width, height):
-        side = max(min(width, height), need)
+        side = max(min(width, height) // 2 * 2, need)
     side = max(side, 16)
     corner = []
     for axis, limit in enumerate((width, height)):
         begin = (roomy[axis] + roomy[axis + 2]) / 2 - side / 2
+        begin = 2 * round(begin / 2)
         if side <= limit:
-            begin = min(max(begin, 0), limit - side)
+            begin = min(max(begin, 0), (limit - side) // 2 * 2)
         # The head has the last word over the picture's edge.
-        begin = min(max(begin, tight[axis + 2] - side), tight[axis])
-        corner.append(int(np.floor(begin)))
+        begin = max(begin, _even(tight[axis + 2] - side))
+        corner.append(min(begin, 2 * int(np.floor(tight[axis] / 2))))
     return corner[0], corner[1], side
+
+
+def _even(length: float) -> int:
+    return 2 * int(np.ceil(length / 2))
 
 
 def pad_share(box: Box, width: int, height: int) -> float:

@@ -17,9 +17,11 @@ import numpy as np
 from models.errors import InputError
 from models.signals import AUDIO_RATE, VIDEO_FPS
 from pipelines import storage
+from pipelines.dataset import row_fields
 from pipelines.failures import Failure, describe_failure
 from pipelines.stages import crop, faces, filters, landmarks, segments, shots, video, voice_activity
 from pipelines.stages.filters import SCORES, FilterThresholds
+from pipelines.stages.limits import DecodeError, Limits
 
 NEIGHBOURHOOD = 30 * VIDEO_FPS  # how far around a clip, in its shot, a second face counts
 GLIMPSES = 16
@@ -33,7 +35,8 @@ class Settings:
     landmarks: str = "dlib"
     landmark_weights: str | None = None
     thresholds: FilterThresholds = field(default_factory=FilterThresholds)
-    made_by: str = "{}"
+    limits: Limits = field(default_factory=Limits)
+    made_by: str = "{}"  # what every clip record says of its making (pipelines/provenance.py)
 
 
 @dataclass
@@ -156,7 +159,7 @@ def whole_source_row(source: str, rows: list[dict]) -> dict:
 def _curate_local(source: str, path: str, settings: Settings, keep, result: SourceResult) -> None:
     limits = settings.thresholds
     with _stage("probe"):
-        info = video.probe(path)
+        info = video.probe(path, settings.limits)
         digest = storage.sha256_file(path)
     result.seconds = info.seconds
     with _stage("audio"):
@@ -174,7 +177,6 @@ def _curate_local(source: str, path: str, settings: Settings, keep, result: Sour
     if not followed:
         raise _no_face(scan)
     spans = segments.speech_spans(speech, scan.frames)
-    mask = voice_activity.speech_mask(speech, len(audio))
     pieces = []
     for face in followed:
         for span in segments.intersect([face.span], spans):
@@ -185,7 +187,7 @@ def _curate_local(source: str, path: str, settings: Settings, keep, result: Sour
         span = segments.on_grid(piece)
         identity = clip_id(digest, *span)
         try:
-            _make_clip(source, digest, info, face, span, audio, mask, settings, keep, result)
+            _make_clip(source, digest, info, face, span, audio, speech, settings, keep, result)
         except (Filtered, StageFailed) as error:
             result.rejects.append(_error_row(source, error, span, identity, path))
 
@@ -287,21 +289,24 @@ def _no_face(scan: Scan) -> Filtered:
     detail = f"a frontal face in {seen} of {len(scan.samples)} searched frames"
     glimpses = list(scan.glimpses.values())
     picks = [glimpses[i] for i in sorted({0, len(glimpses) // 2, len(glimpses) - 1})]
-    if faces.find_any_face([_halved(frame) for frame in picks]):
+    if faces.find_any_face([_shrunk(frame) for frame in picks]):
         return Filtered("faces", "no_frontal_face", f"{detail}, but a face from another side")
     return Filtered("faces", "no_face", detail)
 
 
-def _halved(frame: np.ndarray) -> np.ndarray:
-    step = max(1, min(frame.shape[:2]) // 300)
-    return np.ascontiguousarray(frame[::step, ::step])
+def _shrunk(frame: np.ndarray) -> np.ndarray:
+    import cv2
+
+    scale = min(1.0, faces.ANY_FACE_SIDE / min(frame.shape[:2]))
+    size = [max(1, round(length * scale)) for length in frame.shape[1::-1]]
+    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
 
 
 # --- Second pass: one clip ---
 
 
 def _make_clip(
-    source, digest, info, face: Followed, span, audio, mask, settings: Settings, keep, result: SourceResult
+    source, digest, info, face: Followed, span, audio, speech, settings: Settings, keep, result: SourceResult
 ) -> None:
     limits = settings.thresholds
     start, end = span
@@ -318,7 +323,7 @@ def _make_clip(
         encoded = video.write_crop(info, start, count, box, sound)
         frames = video.decode_clip(encoded)
         if len(frames) != count:
-            raise video.DecodeError(f"the crop has {len(frames)} frames, expected {count}")
+            raise DecodeError(f"the crop has {len(frames)} frames, expected {count}")
     with _stage("landmarks"):
         boxes = crop.boxes_to_crop(faces.boxes_between(face.track, start, end), box)
         raw = landmarks.find_landmarks(list(frames), boxes, settings.landmarks, settings.landmark_weights)
@@ -328,7 +333,7 @@ def _make_clip(
             raise Filtered("landmarks", "landmarks_lost", f"no landmarks in {missing} of {count} frames")
     with _stage("filters"):
         begin = round(start * AUDIO_RATE / VIDEO_FPS)
-        speech = np.pad(mask[begin : begin + len(sound)], (0, max(0, begin + len(sound) - max(begin, len(mask)))))
+        spoken = voice_activity.speech_mask(speech, begin, begin + len(sound))
         searched = [i for i in face.searched if start <= i < end]
         around = [i for i in face.searched if start - NEIGHBOURHOOD <= i < end + NEIGHBOURHOOD]
         scores = {
@@ -343,7 +348,7 @@ def _make_clip(
                 [f for i, f in sorted(face.glimpses.items()) if start - 60 <= i < end + 60]
             ),
             **filters.picture_scores(frames, marks, box[2], info.fps),
-            **filters.sound_scores(sound, speech[: len(sound)], marks),
+            **filters.sound_scores(sound, spoken, marks),
         }
         scores = {name: filters.stored_score(scores[name]) for name in SCORES}
         missed = filters.decide(scores, limits)
@@ -363,15 +368,12 @@ def _make_clip(
         raise Filtered("filters", missed[0][0], "; ".join(detail for _, detail in missed))
     keep(
         {
-            "clip_id": identity,
-            "error": "",
-            "made_by": settings.made_by,
+            **row_fields(
+                dict(clip_id=identity, source_sha256=digest, start_frame=start, end_frame=end, box=box),
+                settings.made_by,
+            ),
             "source": source,
-            "source_sha256": digest,
-            "start_frame": start,
-            "end_frame": end,
             "num_frames": count,
-            "box": np.array(box, np.float32),
             "source_size": np.array([info.width, info.height], np.int32),
             "video": encoded,
             "audio": sound.astype(np.int16),

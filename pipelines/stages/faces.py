@@ -19,6 +19,7 @@ from models.loading import load_once
 BACKEND = "dlib-hog"
 STRIDE = 6  # frames between two detections: 5 a second
 SHORT_SIDE = 480
+ANY_FACE_SIDE = 320  # of the pictures that `find_any_face` is given
 START_SCORE, KEEP_SCORE = 0.2, -0.4
 MAX_MISSED = 3  # detections in a row that a track may miss, 0.8 s between those around them
 MIN_OVERLAP = 0.25
@@ -45,7 +46,7 @@ class Track:
 
     @property
     def last(self) -> int:
-        return max(self.faces)
+        return next(reversed(self.faces))  # frames are added in order
 
     @property
     def size(self) -> float:

@@ -13,6 +13,7 @@ Span = tuple[int, int]  # [start, end) frames of the source's clock
 
 MERGE_SECONDS = 1.5  # pauses up to this long belong to the speech around them
 MARGIN_SECONDS = 0.4  # kept before the first word and after the last
+_SMOOTH = 3  # frames to each side over which loudness is averaged
 SEARCH_SECONDS = 1.5  # how far a split may move to find a quiet moment
 
 
@@ -45,7 +46,8 @@ def split_span(span: Span, audio: np.ndarray, max_seconds: float) -> list[Span]:
     limit = int(max_seconds * VIDEO_FPS)
     start, end = span
     pieces = -(-(end - start) // limit)
-    loudness = frame_loudness(audio, end)
+    origin = max(0, start - _SMOOTH)
+    loudness = frame_loudness(audio, end, origin)
     cuts = [start]
     for index in range(1, pieces):
         target = start + round((end - start) * index / pieces)
@@ -54,17 +56,20 @@ def split_span(span: Span, audio: np.ndarray, max_seconds: float) -> list[Span]:
         high = min(target + reach, cuts[-1] + limit, end - 1)
         window = np.arange(low, high + 1)
         # Equal loudness: the cut nearest to the equal division.
-        cuts.append(int(min(window, key=lambda frame: (loudness[frame], abs(frame - target)))))
+        cuts.append(int(min(window, key=lambda frame: (loudness[frame - origin], abs(frame - target)))))
     cuts.append(end)
     return list(zip(cuts[:-1], cuts[1:], strict=True))
 
 
-def frame_loudness(audio: np.ndarray, frames: int) -> np.ndarray:
-    """Returns float (frames,): level in whole dB of the sound around each frame, averaged over a fifth of a second."""
-    edges = np.round(np.arange(frames + 1) * AUDIO_RATE / VIDEO_FPS).astype(int)
-    sound = np.pad(audio[: edges[-1]].astype(np.float64), (0, max(0, edges[-1] - len(audio)))) / 32768
-    power = np.add.reduceat(sound**2, edges[:-1]) / np.diff(edges)
-    power = np.convolve(np.pad(power, 3, mode="edge"), np.ones(7) / 7, mode="valid")
+def frame_loudness(audio: np.ndarray, end: int, start: int = 0) -> np.ndarray:
+    """Returns float (end - start,): level in whole dB of the sound around each frame of [start, end), averaged over a
+    fifth of a second.
+    """
+    edges = np.round(np.arange(start, end + 1) * AUDIO_RATE / VIDEO_FPS).astype(int)
+    sound = audio[edges[0] : edges[-1]].astype(np.float64) / 32768
+    sound = np.pad(sound, (0, edges[-1] - edges[0] - len(sound)))
+    power = np.add.reduceat(sound**2, edges[:-1] - edges[0]) / np.diff(edges)
+    power = np.convolve(np.pad(power, _SMOOTH, mode="edge"), np.ones(2 * _SMOOTH + 1) / (2 * _SMOOTH + 1), mode="valid")
     return np.round(10 * np.log10(power + 1e-9))
 
 

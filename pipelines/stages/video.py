@@ -4,122 +4,73 @@ The clock. Frame ``n`` of a source is what its picture shows ``n / 30`` seconds 
 by ffmpeg's ``fps`` filter; sample ``s`` of its sound is ``s / 16000`` seconds after the same instant. A stream that
 starts late is padded at the front (the first picture, silence), so picture and sound stay together. Variable frame
 rates and 25 fps sources fall on the same clock. Sizes are display sizes: rotated as the file says, with square pixels.
+Interlaced pictures are made whole first, one from each pair of fields.
 
-PyAV only probes (the ffmpeg that `imageio-ffmpeg` ships has no ffprobe); every picture and sample comes from that
-ffmpeg. Files are untrusted: only local files may be opened and only real media containers are recognised, since a
-playlist named .mp4 can otherwise make ffmpeg open other files or addresses. Every process has a deadline.
+The ffmpeg that `imageio-ffmpeg` ships makes every picture and sample of a source; PyAV only reads clips that we wrote,
+and headers in a process of their own (pipelines/stages/probing.py). Files are untrusted: see
+pipelines/stages/limits.py.
 """
 
 import contextlib
 import functools
 import os
-import subprocess
 import tempfile
-import threading
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from models.signals import AUDIO_RATE, CROP_SIZE, VIDEO_FPS, audio_samples
+from pipelines.stages import probing, processes
+from pipelines.stages.limits import DecodeTimeout, Limits, TooLarge, TooLong, TruncatedVideo, UnreadableVideo
+from pipelines.stages.probing import VideoInfo, input_options, url
 
-CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,mxf"
-PROTOCOLS = "file,pipe"
-MAX_PIXELS = 8192 * 8192
-# A source may decode to this much less than its header promises before it counts as cut short.
+# A source may decode to this much less than its header promises before it counts as cut short; more by as much and it
+# is not what it says.
 TRUNCATION_SHARE, TRUNCATION_SECONDS = 0.1, 1.0
+SURPLUS_SHARE, SURPLUS_SECONDS = 0.2, 60.0
+# Pixel formats by the grid of their chroma samples, in pixels along the coarser axis. Only those in which a part of the
+# picture is turned to RGB as it is in the whole; colours of 10-bit pictures are interpolated across the part's edge.
+_CHROMA_GRID = {
+    **dict.fromkeys(("yuv420p", "yuvj420p", "nv12", "yuv422p", "yuvj422p"), 2),
+    **dict.fromkeys(("yuv444p", "yuvj444p", "rgb24", "gbrp", "gray"), 1),
+}
+_SOURCE = "file:source"  # stands for the source's name in a graph
+_DEFAULT_LIMITS = Limits()
 
 
-class MediaError(Exception):
-    """A file that cannot be used as a video. The class name is the reason that the rejects table shows."""
+def probe(path: str, limits: Limits = _DEFAULT_LIMITS) -> VideoInfo:
+    """Reads a file's header and first pictures in the helper process.
 
-
-class UnreadableVideo(MediaError):
-    """Not a media container, or damaged so that nothing can be decoded."""
-
-
-class NoVideoStream(MediaError):
-    """A media file without moving pictures."""
-
-
-class TruncatedVideo(MediaError):
-    """The file holds much less video than its header says."""
-
-
-class DecodeTimeout(MediaError):
-    """ffmpeg did not finish within its deadline."""
-
-
-class DecodeError(MediaError):
-    """ffmpeg ended with an error."""
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a file's header and first picture say. ``width`` x ``height`` is the display size in pixels (after rotation,
-    square pixels); ``seconds`` is the length of the video stream (0 if the header does not say); ``rotation`` in
-    degrees.
+    Raises MediaError if it is not a video that can be decoded, or one beyond the limits.
     """
-
-    path: str
-    width: int
-    height: int
-    fps: float
-    seconds: float
-    rotation: int
-    codec: str
-    has_audio: bool
-    square_pixels: bool
-    size: int
-
-    @property
-    def deadline(self) -> float:
-        """Seconds that one ffmpeg pass over the whole file may take: far more than it needs, on any machine."""
-        return 120 + 30 * self.seconds * max(1.0, self.width * self.height / (1920 * 1080))
-
-
-def probe(path: str) -> VideoInfo:
-    """Opens a file and decodes its first picture. Raises MediaError if it is not a video that can be decoded."""
-    import av
-
-    options = {"protocol_whitelist": PROTOCOLS, "format_whitelist": CONTAINERS}
     size = os.path.getsize(path)
     if size == 0:
         raise UnreadableVideo("the file is empty")
-    try:
-        with av.open(_url(path), options=options, metadata_errors="replace") as container:
-            # A cover picture is a video stream too, but not a video.
-            streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-            if not streams:
-                raise NoVideoStream("the file has no video stream")
-            stream = streams[0]
-            frame = next(container.decode(stream), None)
-            if frame is None:
-                raise UnreadableVideo("no picture can be decoded")
-            width, height, rotation = frame.width, frame.height, round(frame.rotation) % 360
-            aspect = stream.sample_aspect_ratio or 1
-            seconds = float(stream.duration * stream.time_base) if stream.duration else 0.0
-            if not seconds and container.duration:
-                seconds = container.duration / av.time_base
-            info = VideoInfo(
-                path=path,
-                width=max(1, round(width * aspect)),
-                height=height,
-                fps=float(stream.average_rate or stream.guessed_rate or 0),
-                seconds=max(0.0, seconds),
-                rotation=rotation,
-                codec=stream.codec_context.name,
-                has_audio=bool(container.streams.audio),
-                square_pixels=aspect == 1,
-                size=size,
-            )
-    except (av.FFmpegError, ValueError, StopIteration) as error:
-        raise UnreadableVideo(f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}") from error
-    if info.width * info.height > MAX_PIXELS:
-        raise UnreadableVideo(f"{info.width}x{info.height} is more than {MAX_PIXELS} pixels")
-    if rotation in (90, 270):
-        return VideoInfo(**{**info.__dict__, "width": info.height, "height": info.width})
+    if size > limits.max_gigabytes * 1e9:
+        raise TooLarge(f"{size / 1e9:.1f} GB is more than {limits.max_gigabytes:g} GB")
+    facts = probing.PROBER.ask(os.path.abspath(path), limits)
+    info = VideoInfo(path=path, size=size, started=time.monotonic(), limits=limits, **facts)
+    probing.check(info)
     return info
+
+
+def deadline(info: VideoInfo) -> float:
+    """Seconds that one ffmpeg pass over the whole file may take: far more than it needs, on any machine, but no more
+    than what is left of the source's time. Raises DecodeTimeout if nothing is.
+    """
+    seconds = info.longest or info.size / info.limits.min_bytes_per_second
+    one_pass = 120 + 30 * seconds * max(1.0, info.width * info.height / (1920 * 1080))
+    left = info.started + 60 * info.limits.max_minutes - time.monotonic()
+    if left <= 0:
+        raise DecodeTimeout(f"the source took more than {info.limits.max_minutes:g} minutes")
+    return min(one_pass, left)
+
+
+def most_seconds(info: VideoInfo) -> float:
+    """How much may be decoded of a source: what its header says and some, or the limit if it says nothing."""
+    limit = info.limits.max_hours * 3600
+    return min(limit, info.longest * (1 + SURPLUS_SHARE) + SURPLUS_SECONDS) if info.longest else limit
 
 
 def scaled_size(info: VideoInfo, short_side: int) -> tuple[int, int]:
@@ -133,15 +84,17 @@ def decode_frames(info: VideoInfo, width: int, height: int) -> Iterator[np.ndarr
 
     Raises MediaError if ffmpeg fails, hangs or the file turns out to be cut short.
     """
-    stream = _input(info)
+    stream = _whole(_input(info), info)
     if info.fps > VIDEO_FPS:  # the cheaper order: fewer pictures to scale
         stream = _clock(stream).filter("scale", width, height, flags="area")
     else:
         stream = _clock(stream.filter("scale", width, height, flags="area"))
     stream = stream.filter("setsar", 1)
-    count = 0
-    for data in _run_raw(stream, width * height * 3, info.deadline, pix_fmt="rgb24"):
+    count, most = 0, most_seconds(info) * VIDEO_FPS
+    for data in _run_raw(stream, width * height * 3, info, pix_fmt="rgb24"):
         count += 1
+        if count > most:
+            raise TooLong(f"more than {count / VIDEO_FPS:.0f} s of video, the header says {info.longest:.2f} s")
         yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
     expected = info.seconds * VIDEO_FPS
     if count == 0:
@@ -150,16 +103,45 @@ def decode_frames(info: VideoInfo, width: int, height: int) -> Iterator[np.ndarr
         raise TruncatedVideo(f"the header says {info.seconds:.2f} s of video, {count / VIDEO_FPS:.2f} s can be decoded")
 
 
+def decode_picture(info: VideoInfo, frame: int, width: int, height: int) -> np.ndarray:
+    """Returns frame ``frame`` of the 30 fps clock as uint8 (height, width, 3), without decoding what lies far before.
+
+    The first picture, if the video ends earlier. Raises MediaError if nothing can be decoded.
+    """
+    for start in dict.fromkeys((frame, 0)):
+        second = max(0, start // VIDEO_FPS - 1)
+        first = start - second * VIDEO_FPS
+        stream = _clock(_whole(_input(info, second), info)).filter("trim", end_frame=first + 1)
+        stream = stream.filter("scale", width, height, flags="area").filter("setsar", 1)
+        last = None
+        for data in _run_raw(stream, width * height * 3, info, pix_fmt="rgb24"):
+            last = data
+        if last is not None:
+            return np.frombuffer(last, np.uint8).reshape(height, width, 3)
+    raise UnreadableVideo("no picture can be decoded")
+
+
 def decode_audio(info: VideoInfo) -> np.ndarray:
-    """Returns the sound as int16 (samples,) at 16 kHz mono on the video's clock; gaps in it are silence."""
+    """Returns the sound as int16 (samples,) at 16 kHz mono on the video's clock; gaps in it are silence.
+
+    The array is a read-only map of an anonymous file, so hours of sound cost no memory that cannot be given back.
+    """
     import ffmpeg
 
-    stream = ffmpeg.input(_url(info.path), **_input_options())["a:0"]
+    stream = ffmpeg.input(_SOURCE, **_options(info))["a:0"]
     # "async" keeps the samples at their time stamps; the layout's mix-down is ffmpeg's.
     stream = stream.filter("aresample", AUDIO_RATE, **{"async": 1, "first_pts": 0})
     output = stream.output("pipe:", format="s16le", acodec="pcm_s16le", ac=1, ar=AUDIO_RATE)
-    data = b"".join(_read_pieces(output, 1 << 16, info.deadline))
-    return np.frombuffer(data[: len(data) // 2 * 2], np.int16)
+    most = most_seconds(info) * AUDIO_RATE * 2
+    with tempfile.TemporaryFile() as file:
+        for data in processes.read_pieces(_command(output, info), 1 << 18, deadline(info), info.limits):
+            file.write(data)
+            if file.tell() > most:
+                raise TooLong(f"more than {most / AUDIO_RATE / 2:.0f} s of sound, the header says {info.longest:.2f} s")
+        file.truncate(file.tell() // 2 * 2)
+        if not file.tell():
+            return np.zeros(0, np.int16)
+        return np.memmap(file, np.dtype("<i2"), mode="r")
 
 
 def cut_audio(audio: np.ndarray, start: int, frames: int) -> np.ndarray:
@@ -182,15 +164,17 @@ def write_crop(
     """
     import ffmpeg
 
-    with tempfile.TemporaryDirectory(prefix="archon-crop-") as folder:
-        sound, target = os.path.join(folder, "sound.s16le"), os.path.join(folder, "clip.mp4")
-        np.ascontiguousarray(audio, dtype="<i2").tofile(sound)
+    with _anonymous_file("sound") as sound, _anonymous_file("clip") as target:
+        os.write(sound, np.ascontiguousarray(audio, dtype="<i2").tobytes())
         picture = _cropped(info, start, frames, box).filter("format", "yuv420p")
-        voice = ffmpeg.input(_url(sound), format="s16le", ar=AUDIO_RATE, ac=1, protocol_whitelist=PROTOCOLS)
+        voice = ffmpeg.input(
+            f"file:/proc/self/fd/{sound}", format="s16le", ar=AUDIO_RATE, ac=1, protocol_whitelist=probing.PROTOCOLS
+        )
         output = ffmpeg.output(
             picture,
             voice["a:0"],
-            target,
+            f"file:/proc/self/fd/{target}",
+            format="mp4",
             vcodec="libx264",
             preset="veryfast",
             crf=crf,
@@ -209,16 +193,27 @@ def write_crop(
                 "color_range": "tv",
             },
         )
-        for _ in _read_pieces(output, 1 << 16, info.deadline):
+        for _ in processes.read_pieces(_command(output, info), 1 << 16, deadline(info), info.limits, (sound, target)):
             pass
-        with open(target, "rb") as file:
+        with open(target, "rb", closefd=False) as file:
+            file.seek(0)
             return file.read()
+
+
+@contextlib.contextmanager
+def _anonymous_file(name: str) -> Iterator[int]:
+    """Yields the descriptor of a file in memory that has no name in any folder: nothing is left of it, ever."""
+    descriptor = os.memfd_create(name)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def decode_crop(info: VideoInfo, start: int, frames: int, box: tuple[int, int, int]) -> np.ndarray:
     """Returns uint8 (frames, 256, 256, 3): the pixels that write_crop gives to the encoder."""
     size = CROP_SIZE * CROP_SIZE * 3
-    pieces = list(_run_raw(_cropped(info, start, frames, box), size, info.deadline, pix_fmt="rgb24"))
+    pieces = list(_run_raw(_cropped(info, start, frames, box), size, info, pix_fmt="rgb24"))
     return np.frombuffer(b"".join(pieces), np.uint8).reshape(-1, CROP_SIZE, CROP_SIZE, 3)
 
 
@@ -235,41 +230,55 @@ def decode_clip(video: bytes) -> np.ndarray:
 def _cropped(info: VideoInfo, start: int, frames: int, box: tuple[int, int, int]):
     x0, y0, side = (int(value) for value in box)
     # Seeking by whole seconds keeps the frame clock's rounding exactly as it is without seeking. Pictures between the
-    # key
-    # frame and the seek point keep their (negative) times, so a picture that is held across that point is not lost.
+    # key frame and the seek point keep their (negative) times, so a picture that is held across that point is not lost.
     second = max(0, start // VIDEO_FPS - 1)
     first = start - second * VIDEO_FPS
-    stream = _clock(_input(info, second))
+    stream = _clock(_whole(_input(info, second), info))
     stream = stream.filter("trim", start_frame=first, end_frame=first + frames).filter("setpts", "PTS-STARTPTS")
+    return cut_square(stream, info, (x0, y0, side))
+
+
+def cut_square(stream, info: VideoInfo, box: tuple[int, int, int]):
+    """Adds to an ffmpeg-python stream of full pictures what cuts ``box`` from them: 256x256, RGB."""
+    x0, y0, side = box
     if not info.square_pixels:
         stream = stream.filter("scale", info.width, info.height, flags="bicubic").filter("setsar", 1)
-    # ffmpeg's crop moves a box that sticks out back inside, and rounds to even pixels in 4:2:0, both silently. So: cut
-    # a part that is inside on even pixels, turn that to RGB, cut exactly, then add the part that lies outside.
     left, top = max(0, x0), max(0, y0)
     right, bottom = min(info.width, x0 + side), min(info.height, y0 + side)
     if right - left < 2 or bottom - top < 2:
         raise ValueError(f"box {box} does not meet the {info.width}x{info.height} picture")
-    margin = 8
-    outer_x, outer_y = max(0, left - margin) // 2 * 2, max(0, top - margin) // 2 * 2
-    outer_right, outer_bottom = min(info.width, right + margin), min(info.height, bottom + margin)
-    outer_right += (outer_right - outer_x) % 2 and outer_right < info.width
-    outer_bottom += (outer_bottom - outer_y) % 2 and outer_bottom < info.height
-    stream = stream.filter("crop", outer_right - outer_x, outer_bottom - outer_y, outer_x, outer_y, exact=1)
-    stream = stream.filter("format", "rgb24")
-    stream = stream.filter("crop", right - left, bottom - top, left - outer_x, top - outer_y, exact=1)
+    # ffmpeg's crop moves a box that sticks out back inside, and rounds to whole chroma samples, both silently. A box on
+    # whole chroma samples (those of `crop.clip_box` are) is cut as it is. Of another, a part that is inside and on
+    # whole samples is cut, turned to RGB, and cut exactly. What lies outside is added last.
+    grid = _CHROMA_GRID.get(info.pixel_format)
+    if grid is None or any(edge % grid for edge in (left, top, right - left, bottom - top)):
+        margin = 8
+        outer_x, outer_y = max(0, left - margin) // 2 * 2, max(0, top - margin) // 2 * 2
+        outer_right, outer_bottom = min(info.width, right + margin), min(info.height, bottom + margin)
+        outer_right += (outer_right - outer_x) % 2 and outer_right < info.width
+        outer_bottom += (outer_bottom - outer_y) % 2 and outer_bottom < info.height
+        stream = stream.filter("crop", outer_right - outer_x, outer_bottom - outer_y, outer_x, outer_y, exact=1)
+        stream = stream.filter("format", "rgb24")
+        stream = stream.filter("crop", right - left, bottom - top, left - outer_x, top - outer_y, exact=1)
+    else:
+        stream = stream.filter("crop", right - left, bottom - top, left, top, exact=1)
     if (right - left, bottom - top) != (side, side):
+        stream = stream.filter("format", "rgb24")
         stream = stream.filter("pad", side, side, left - x0, top - y0, color="black")
     flags = "area" if side > 2 * CROP_SIZE else "bicubic"
-    return stream.filter("scale", CROP_SIZE, CROP_SIZE, flags=f"{flags}+accurate_rnd").filter("setsar", 1)
+    stream = stream.filter("scale", CROP_SIZE, CROP_SIZE, flags=f"{flags}+accurate_rnd")
+    return stream.filter("format", "rgb24").filter("setsar", 1)
 
 
-def _url(path: str) -> str:
-    # The prefix keeps a name like "concat:a" or "http:b" a file name.
-    return f"file:{os.path.abspath(path)}"
-
-
-def _input_options(second: int = 0) -> dict:
-    options = {"protocol_whitelist": PROTOCOLS, "format_whitelist": CONTAINERS, "threads": 1}
+def _options(info: VideoInfo, second: int = 0) -> dict:
+    options = {
+        **input_options(info.limits.max_streams),
+        "threads": 1,
+        "max_pixels": info.limits.pixels,
+        # A change of size in the middle would restart the filters, and with them the clock. Such pictures are dropped
+        # instead, and ffmpeg says so.
+        "drop_changed": 1,
+    }
     if second:
         options |= {"ss": second, "noaccurate_seek": None}
     return options
@@ -278,7 +287,16 @@ def _input_options(second: int = 0) -> dict:
 def _input(info: VideoInfo, second: int = 0):
     import ffmpeg
 
-    return ffmpeg.input(_url(info.path), **_input_options(second))["v:0"]
+    return ffmpeg.input(_SOURCE, **_options(info, second))["v:0"]
+
+
+def _whole(stream, info: VideoInfo):
+    """Makes interlaced pictures whole: one from each pair of fields, at the first one's time."""
+    if info.scan == "progressive":
+        return stream
+    if info.scan == "interlaced":  # pictures between that are not are left as they are
+        return stream.filter("bwdif", mode="send_frame", deint="interlaced")
+    return stream.filter("bwdif", mode="send_frame", parity=info.scan, deint="all")
 
 
 def _clock(stream):
@@ -292,45 +310,20 @@ def ffmpeg_executable() -> str:
     return imageio_ffmpeg.get_ffmpeg_exe()
 
 
-def _run_raw(stream, frame_bytes: int, deadline: float, pix_fmt: str) -> Iterator[bytes]:
-    output = stream.output("pipe:", format="rawvideo", pix_fmt=pix_fmt, fps_mode="passthrough")
-    for data in _read_pieces(output, frame_bytes, deadline):
-        if len(data) == frame_bytes:
-            yield data
-
-
-def _read_pieces(output, size: int, deadline: float) -> Iterator[bytes]:
-    """Runs an ffmpeg-python graph and yields its output in pieces of ``size`` bytes (the last may be shorter)."""
+def _command(output, info) -> list[str]:
+    """The command line of an ffmpeg-python graph. No shell ever sees it."""
     import ffmpeg
 
-    output = output.global_args("-hide_banner", "-nostdin", "-v", "error", "-filter_threads", "1", "-y")
+    output = output.global_args(
+        "-hide_banner", "-nostdin", "-nostats", "-v", "level+info", "-filter_threads", "1", "-y"
+    )
     command = ffmpeg.compile(output, cmd=ffmpeg_executable())
-    expired = threading.Event()
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
+    # ffmpeg-python cannot hold a name that is not UTF-8.
+    return [url(info.path) if word == _SOURCE else word for word in command]
 
-        def stop() -> None:
-            expired.set()
-            process.kill()
 
-        timer = threading.Timer(deadline, stop)
-        timer.daemon = True
-        timer.start()
-        finished = False
-        try:
-            while data := process.stdout.read(size):
-                yield data
-            finished = True
-        finally:
-            timer.cancel()
-            with contextlib.suppress(ProcessLookupError):
-                if not finished:
-                    process.kill()
-            process.stdout.close()
-            code = process.wait()
-        if expired.is_set():
-            raise DecodeTimeout(f"ffmpeg did not finish in {deadline:.0f} s")
-        if code != 0:
-            errors.seek(0)
-            lines = errors.read()[-2000:].decode(errors="replace").strip().splitlines()
-            raise DecodeError(f"ffmpeg ended with status {code}: {' | '.join(lines[-3:])}")
+def _run_raw(stream, frame_bytes: int, info: VideoInfo, pix_fmt: str) -> Iterator[bytes]:
+    output = stream.output("pipe:", format="rawvideo", pix_fmt=pix_fmt, fps_mode="passthrough")
+    for data in processes.read_pieces(_command(output, info), frame_bytes, deadline(info), info.limits):
+        if len(data) == frame_bytes:
+            yield data

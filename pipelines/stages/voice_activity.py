@@ -15,6 +15,7 @@ from models.signals import AUDIO_RATE, SPEECH_HOP
 
 BACKEND = "silero"
 WINDOW, CONTEXT = 512, 64
+_CHUNK = 60 * AUDIO_RATE // WINDOW  # windows that are turned to float32 at a time
 ENTER, LEAVE = 0.5, 0.35
 MIN_SPEECH_SECONDS, MIN_SILENCE_SECONDS = 0.25, 0.1
 
@@ -35,17 +36,22 @@ def _session():
 def speech_probability(audio: np.ndarray) -> np.ndarray:
     """int16 or float32 in [-1, 1] (samples,) at 16 kHz -> float32 (ceil(samples / 512),).
 
-    Probability of speech per window.
+    Probability of speech per window. The sound is read a minute at a time, so it may be a map of a long file.
     """
-    sound = audio.astype(np.float32) / 32768 if audio.dtype == np.int16 else audio.astype(np.float32)
-    windows = -(-len(sound) // WINDOW)
-    sound = np.pad(sound, (CONTEXT, windows * WINDOW - len(sound)))
+    windows = -(-len(audio) // WINDOW)
     state, rate, out = np.zeros((2, 1, 128), np.float32), np.array(AUDIO_RATE, np.int64), np.zeros(windows, np.float32)
     session = _session() if windows else None
-    for index in range(windows):
-        piece = sound[None, index * WINDOW : index * WINDOW + CONTEXT + WINDOW]
-        probability, state = session.run(None, {"input": piece, "state": state, "sr": rate})
-        out[index] = probability[0, 0]
+    before = np.zeros(CONTEXT, np.float32)
+    for first in range(0, windows, _CHUNK):
+        count = min(_CHUNK, windows - first)
+        piece = audio[first * WINDOW : (first + count) * WINDOW]
+        piece = piece.astype(np.float32) / 32768 if audio.dtype == np.int16 else piece.astype(np.float32)
+        sound = np.concatenate([before, piece, np.zeros(count * WINDOW - len(piece), np.float32)])
+        before = sound[-CONTEXT:]
+        for index in range(count):
+            window = sound[None, index * WINDOW : index * WINDOW + CONTEXT + WINDOW]
+            probability, state = session.run(None, {"input": window, "state": state, "sr": rate})
+            out[first + index] = probability[0, 0]
     return out
 
 
@@ -70,11 +76,12 @@ def speech_intervals(probability: np.ndarray) -> list[tuple[int, int]]:
     return [(b, e) for b, e in intervals if e - b >= MIN_SPEECH_SECONDS * AUDIO_RATE]
 
 
-def speech_mask(intervals: list[tuple[int, int]], samples: int) -> np.ndarray:
-    """bool (samples,): True where there is speech."""
-    mask = np.zeros(samples, bool)
+def speech_mask(intervals: list[tuple[int, int]], first: int, last: int) -> np.ndarray:
+    """bool (last - first,): True where samples [first, last) of the sound are speech."""
+    mask = np.zeros(last - first, bool)
     for begin, end in intervals:
-        mask[begin:end] = True
+        if begin < last and end > first:
+            mask[max(0, begin - first) : end - first] = True
     return mask
 
 
@@ -83,6 +90,6 @@ def speech_activity(audio: np.ndarray, hop: int = SPEECH_HOP) -> np.ndarray:
 
     1 where at least half of a hop of the sound (16 kHz) is speech; 25 Hz by default.
     """
-    mask = speech_mask(speech_intervals(speech_probability(audio)), len(audio))
+    mask = speech_mask(speech_intervals(speech_probability(audio)), 0, len(audio))
     steps = -(-len(audio) // hop)
     return (np.pad(mask, (0, steps * hop - len(mask))).reshape(steps, hop).mean(axis=1) >= 0.5).astype(np.uint8)

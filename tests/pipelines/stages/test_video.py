@@ -3,6 +3,15 @@ import pytest
 
 from models.signals import audio_samples
 from pipelines.stages import video
+from pipelines.stages.limits import (
+    DecodeError,
+    DecodeTimeout,
+    Limits,
+    MediaError,
+    NoVideoStream,
+    TruncatedVideo,
+    UnreadableVideo,
+)
 from tests.pipelines.media import PICTURE, TONE, ffmpeg, make_video
 
 
@@ -13,9 +22,9 @@ def sample(tmp_path_factory):
 
 def full_frames(info, count=None):
     """Every picture at full size by the plainest graph: what crops are compared with."""
-    graph = video._clock(video._input(info)).filter("format", "rgb24")
+    graph = video._clock(video._whole(video._input(info), info)).filter("format", "rgb24")
     size = info.width * info.height * 3
-    frames = [np.frombuffer(data, np.uint8) for data in video._run_raw(graph, size, 60, pix_fmt="rgb24")]
+    frames = [np.frombuffer(data, np.uint8) for data in video._run_raw(graph, size, info, pix_fmt="rgb24")]
     return np.stack(frames[:count]).reshape(-1, info.height, info.width, 3)
 
 
@@ -153,37 +162,37 @@ def test_cut_audio_has_the_grid_length_and_silence_past_the_end():
 def test_what_is_not_a_video_is_unreadable(sample, tmp_path, name, content):
     (tmp_path / "other.mp4").write_bytes(sample.read_bytes())
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(video.UnreadableVideo):
+    with pytest.raises(UnreadableVideo):
         video.probe(str(tmp_path / name))
 
 
 def test_sound_alone_is_not_a_video(tmp_path):
     path = tmp_path / "sound.mp4"
     ffmpeg("-f", "lavfi", "-i", TONE, path)
-    with pytest.raises(video.NoVideoStream):
+    with pytest.raises(NoVideoStream):
         video.probe(str(path))
 
 
 def test_a_file_cut_short(sample, tmp_path):
     no_index = tmp_path / "no_index.mp4"  # the index is at the end of this file
     no_index.write_bytes(sample.read_bytes()[: sample.stat().st_size // 2])
-    with pytest.raises(video.UnreadableVideo):
+    with pytest.raises(UnreadableVideo):
         video.probe(str(no_index))
     front = tmp_path / "front.mp4"
     ffmpeg("-stream_loop", "3", "-i", sample, "-c", "copy", "-movflags", "+faststart", front)
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(front.read_bytes()[: front.stat().st_size // 2])
     info = video.probe(str(cut))
-    with pytest.raises(video.MediaError) as error:
+    with pytest.raises(MediaError) as error:
         list(video.decode_frames(info, 160, 120))
-    assert type(error.value) in (video.TruncatedVideo, video.DecodeError)
+    assert type(error.value) in (TruncatedVideo, DecodeError)
 
 
 def test_a_deadline_ends_a_decoder_that_hangs(sample):
-    info = video.probe(str(sample))
+    info = video.probe(str(sample), Limits(max_minutes=0.02))
     endless = video._input(info).filter("loop", loop=-1, size=60)
-    with pytest.raises(video.DecodeTimeout):
-        for _ in video._run_raw(endless, 320 * 240 * 3, 0.5, pix_fmt="rgb24"):
+    with pytest.raises(DecodeTimeout):
+        for _ in video._run_raw(endless, 320 * 240 * 3, info, pix_fmt="rgb24"):
             pass
 
 
