@@ -153,10 +153,10 @@ def test_a_dataset_that_kept_nothing_is_refused(tmp_path):
         measure(str(tmp_path), "2026-01-01")
 
 
-def test_the_shipped_rates_are_of_every_stage():
+def test_the_shipped_rates_are_sound():
     shipped = read_measured(rates.DEFAULT)
     stages = {rate.stage for rate in shipped.rates}
-    assert "curate" in stages and len([name for name in stages if name.startswith("annotate ")]) >= 5
+    assert stages >= {"curate", "annotate image", "annotate semantics", "annotate speech"}
     assert all(rate.seconds > 0 and rate.hours > 0 and rate.command.startswith("archon ") for rate in shipped.rates)
     assert set(shipped.column_bytes) >= {"clips", "semantics", "speech"} and 0 < shipped.keep_share <= 1
     plan = make_plan(PRESETS["paper"], shipped, read_prices())
