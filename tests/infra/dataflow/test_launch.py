@@ -32,6 +32,7 @@ def test_a_dry_run_says_all_and_submits_nothing(videos, capsys):
     assert summary["job"] == "curate" and summary["submitted"] is False and summary["shards"] >= 3
     assert "--max_num_workers=7" in summary["options"] and f"--sdk_container_image={GIVEN['image']}" in out
     assert "nothing was submitted" in out and 10_000 < summary["graph_bytes"] < 200_000
+    assert int(summary["hints"]["clips"]["min_ram_bytes"]) >= 2e9 and summary["largest_element_bytes"] < 300
 
 
 @pytest.mark.parametrize(
