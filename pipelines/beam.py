@@ -166,12 +166,10 @@ def read_marker(root: str, job: str, step: Step, task: ShardTask) -> dict | None
         marker = json.loads(storage.read_bytes(marker_path(root, job, step.label, task)))
         if marker["fingerprint"] != step.fingerprint:
             return None
-        for info in marker["files"]:
-            if storage.size(storage.join(root, info["path"])) != info["size"]:
-                return None
-    except FileNotFoundError:
+        whole = all(storage.size(storage.join(root, info["path"])) == info["size"] for info in marker["files"])
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None
-    return marker
+    return marker if whole else None
 
 
 def run_step(root: str, job: str, step: Step, task: ShardTask) -> ShardTask:

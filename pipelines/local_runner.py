@@ -1,4 +1,4 @@
-"""Beam's runner for this machine, and what its worker processes inherit."""
+"""Beam's runner for this machine, and the environment of its worker processes."""
 
 import os
 from collections.abc import Iterator
