@@ -147,6 +147,7 @@ def schema_text() -> str:
         "",
         "```python",
         "import pyarrow.parquet as pq",
+        "",
         f'scores = pq.read_table("DATASET/{SCORES_FILE}").to_pandas()',
         "```",
         "",
