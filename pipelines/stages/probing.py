@@ -103,6 +103,8 @@ def read_header(path: str, limits: Limits) -> dict:
                 raise NoVideoStream("the file has no video stream")
             stream = streams[0]
             context = stream.codec_context
+            if context is None:
+                raise UnreadableVideo("no decoder for the picture")
             if context.width * context.height > limits.pixels:
                 raise TooLarge(f"{context.width}x{context.height} is more than {limits.max_megapixels:g} megapixels")
             context.thread_count = 1
