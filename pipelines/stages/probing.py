@@ -39,6 +39,7 @@ _PICTURES = 4
 _FLAGS_PICTURES = {"h264", "mpeg1video", "mpeg2video", "mpeg4", "vc1", "wmv3", "ffv1", "dvvideo"}
 # AVFieldOrder (libavcodec/defs.h) by the field that is shown first; 4 and 5 are stored in the other order.
 _FIELD_ORDERS = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
+_BT709 = 1  # AVCOL_SPC_BT709
 _ANSWER_BYTES = 1 << 16
 
 
@@ -55,6 +56,8 @@ class VideoInfo:
         scan: "progressive"; "interlaced" (the pictures say so, and which field is first); or "tff" / "bff" (only the
             header says so: top / bottom field first).
         pixel_format: ffmpeg's name of it.
+        matrix: "bt709" or "smpte170m", which turns RGB to the picture's luma and chroma (also where the file says
+            neither: ffmpeg then takes the latter).
         size: of the file, in bytes.
         started: when the source was probed, on the monotonic clock.
     """
@@ -71,6 +74,7 @@ class VideoInfo:
     square_pixels: bool
     scan: str
     pixel_format: str
+    matrix: str
     size: int
     started: float = 0.0
     limits: Limits = field(default_factory=Limits)
@@ -132,6 +136,7 @@ def read_header(path: str, limits: Limits) -> dict:
                 "square_pixels": aspect == 1,
                 "scan": _scan(context.name, context.field_order, frames),
                 "pixel_format": frame.format.name,
+                "matrix": "bt709" if int(frame.colorspace) == _BT709 else "smpte170m",
             }
     except MemoryError as error:
         raise OutOfMemory("the header or the first picture wants more memory than the limit") from error
