@@ -34,6 +34,10 @@ EXTRAS = {
         "onnxruntime>=1.20",
         "pocketsphinx>=5.0",
         "espeakng-loader>=0.2",
+        # Captions by Gemini, scripts by Whisper, the language of a text: by flag.
+        "google-genai>=3.6",
+        "transformers>=5.20",
+        "py3langid>=0.4",
         "sentencepiece>=0.2",
         "numba>=0.61",
         "scipy>=1.14",
@@ -64,8 +68,6 @@ EXTRAS = {
         "ruff>=0.14",
         "pre-commit>=4",
         "gcp-storage-emulator>=2024.8",
-        # The reference of models/dinov2.py; weights are never loaded with it.
-        "transformers>=5.20",
     ],
 }
 EXTRAS["all"] = sorted({name for role in ("pipelines", "train", "tensorflow", "dev") for name in EXTRAS[role]})
@@ -80,7 +82,11 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.12",
-    package_data={"models.embedded.landmark_refiner": ["*"], "models.embedded.segmenter": ["*"]},
+    package_data={
+        "pipelines": ["*.json"],
+        "models.embedded.landmark_refiner": ["*"],
+        "models.embedded.segmenter": ["*"],
+    },
     packages=find_namespace_packages(include=["pipelines*", "models*", "tasks*", "infra*"]),
     install_requires=CORE,
     extras_require=EXTRAS,

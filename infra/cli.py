@@ -21,6 +21,7 @@ COMMANDS = {
     "curate": ("pipelines.curate", "videos to head-centric clips"),
     "annotate": ("pipelines.annotate", "clips to one aligned column per modality"),
     "tokenize": ("pipelines.tokenize", "columns to token records"),
+    "duplicates": ("pipelines.duplicates", "clips that show or sound the same moment, and which of them to keep"),
     "report": ("pipelines.report", "the data-quality report"),
     "inspect": ("pipelines.inspect", "contact sheets and overlays of clips, every modality as files"),
     "train": ("infra.training.command", "one training job, resumable"),

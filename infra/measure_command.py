@@ -13,6 +13,10 @@ MEASURES = {
         "pipelines.measure.corpus",
         "the embedded corpus: faces a detector finds, identities, labels that occur",
     ),
+    "duplicates": (
+        "pipelines.measure.duplicates",
+        "near duplicates: planted copies of real moments that are found, and clips taken for copies that are none",
+    ),
     "fits": (
         "pipelines.measure.fits",
         "3DMM fits: against the truth of synthetic clips, and against the landmarks of real ones",

@@ -21,6 +21,7 @@ import numpy as np
 
 from models.errors import InputError
 from models.io import load_model, save_model
+from models.loading import load_once
 from models.signals import NUM_LANDMARKS
 
 KIND = "landmark-refiner"
@@ -306,7 +307,7 @@ def save_refiner(directory, refiner: Refiner, extra: dict) -> None:
     save_model(directory, KIND, refiner.config, arrays, extra)
 
 
-@functools.lru_cache(maxsize=2)
+@load_once(2)
 def load_refiner(directory: str | None = None) -> Refiner:
     """Returns a refiner; without a directory, the embedded one. InputError if the directory holds another kind."""
     path = EMBEDDED if directory is None else directory

@@ -1,20 +1,28 @@
 """The job `archon annotate`: every clip gets its other modalities, each a column aligned with the clips.
 
 A shard of clips flows through steps; each step reads the shard's clips (and the columns that it builds on) and writes
-its own columns' shards in the same row order. A clip on which an annotator fails keeps its row with the error in it.
-Columns are made again when what made them changes: the clips, a column they build on, the backend or its configuration.
+its own columns' shards in the same row order (pipelines/column_shard.py). A clip on which an annotator fails keeps its
+row with the error in it. A column is made again when what made it changes, and only then: the clips, the backend, its
+code, its configuration or its weights, or those of a column that it builds on.
 """
 
 import argparse
 import time
-import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from models.errors import InputError
-from pipelines import storage
-from pipelines.annotators import ANNOTATORS, AnnotateConfig, Annotator, settings, weights
+from pipelines import provenance
+from pipelines.annotators import (
+    ANNOTATORS,
+    AnnotateConfig,
+    Annotator,
+    Backend,
+    by_name,
+    code_of,
+    producer_of,
+    settings_of,
+)
 from pipelines.beam import (
     RunnerOptions,
     ShardTask,
@@ -23,97 +31,50 @@ from pipelines.beam import (
     add_runner_arguments,
     fingerprint,
     marker_files,
-    run_shards,
     runner_options,
 )
-from pipelines.dataset import (
-    ANNOTATIONS,
-    COLUMN_FIELDS,
-    Dataset,
-    Record,
-    ShardReader,
-    error_record,
-    shard_name,
-    update_manifest,
-    write_shard,
-)
+from pipelines.books import books_for_manifest, sum_books
+from pipelines.column_shard import ColumnWork, make_shard, run_columns, write_inputs
+from pipelines.dataset import ANNOTATIONS, Dataset, update_manifest
 from pipelines.face_model import add_face_model_arguments, face_model_files
+from pipelines.failures import Failures, failure_limit
+from pipelines.keyed import BatchFunction, Fields, Keyed, one_by_one
 
 JOB = "annotate"
 
 
-# --- One shard through one annotator ---
-
-
 @dataclass(frozen=True)
 class AnnotateShard:
-    """The step: reads the shard's clips and required columns, writes the annotator's columns.
-
-    ``inputs``: column -> path of this dataset's shards in order, for the clips and for required columns that the job
-    does not make itself.
-    """
+    """The step: reads the shard's clips and required columns, writes the annotator's columns."""
 
     config: AnnotateConfig
-    annotator: str
-    backend: str
-    inputs: tuple[tuple[str, tuple[str, ...]], ...]
+    work: ColumnWork
 
     def __call__(self, task: ShardTask) -> StepResult:
         import cv2
 
         # Worker processes share the machine; OpenCV's own threads would only get in each other's way.
         cv2.setNumThreads(1)
-        annotator = next(item for item in ANNOTATORS if item.name == self.annotator)
-        inputs = dict(self.inputs)
-
-        def reader(column: str) -> ShardReader:
-            made_here = storage.join(self.config.dataset, shard_name(column, task.index, task.count))
-            return ShardReader(inputs[column][task.index] if column in inputs else made_here)
-
-        clips = reader("clips")
-        required = {column: reader(column) for column in annotator.requires}
-        for rows in required.values():
-            if len(rows) != len(clips):
-                raise InputError(f"{rows.path}: {len(rows)} rows, but the clips have {len(clips)}: not aligned")
-        rows = [
-            annotate_clip(annotator, clips[k], {name: rows[k] for name, rows in required.items()}, self)
-            for k in range(len(clips))
-        ]
-        files = tuple(
-            write_shard(self.config.dataset, shard_name(column, task.index, task.count), [row[column] for row in rows])
-            for column in annotator.columns
-        )
-        errors = [row[annotator.name]["error"] for row in rows if row[annotator.name]["error"]]
-        frames = sum(clips[k]["num_frames"] for k in range(len(clips)) if not clips[k]["error"])
-        return StepResult(files, {"clips": len(rows), "frames": frames, "errors": errors})
+        backend = by_name(self.work.label).backend(self.work.producer.backend)
+        code = code_of(backend, self.config)
+        if code != self.work.producer.code:
+            raise RuntimeError(
+                f"annotate: {self.work.label} by {backend.name}: this worker runs code {code}, the job was started by "
+                f"code {self.work.producer.code}: install the same version (and packages) on workers and launcher"
+            )
+        return make_shard(self.work, task, batch_function(backend, self.config))
 
 
-def annotate_clip(
-    annotator: Annotator, clip: Record, required: dict[str, Record], shard: AnnotateShard
-) -> dict[str, Record]:
-    """Runs an annotator on one clip: column -> record. A failure becomes rows with the error in them, never an
-    exception.
-    """
-    clip_id = clip["clip_id"]
-    upstream = next(
-        (f"{name}: {row['error']}" for name, row in {"clips": clip, **required}.items() if row["error"]), ""
-    )
-    try:
-        for name, row in required.items():
-            if row["clip_id"] != clip_id:
-                raise InputError(f"column {name} has clip {row['clip_id']} in the row of {clip_id}: not aligned")
-        if upstream:
-            raise InputError(f"needs {upstream}")
-        fields = annotator.function(clip, required, shard.config, shard.backend)
-        return {
-            column: {"clip_id": clip_id, "error": "", **{name: fields[column][name] for name in COLUMN_FIELDS[column]}}
-            for column in annotator.columns
-        }
-    except Exception as error:
-        if not upstream:
-            traceback.print_exc()
-        text = f"{annotator.name}: {type(error).__name__}: {error}"
-        return {column: error_record(clip_id, text) for column in annotator.columns}
+def batch_function(backend: Backend, config: AnnotateConfig) -> BatchFunction:
+    """A backend as a function of keyed clips, with its settings in it."""
+    settings = settings_of(backend, config)
+    if backend.batch_function is not None:
+        return lambda items: backend.batch_function(items, settings, backend.name)
+
+    def single(item: Keyed) -> Fields:
+        return backend.function(item.clip, item.columns, settings, backend.name)
+
+    return one_by_one(single)
 
 
 # --- The job ---
@@ -121,15 +82,23 @@ def annotate_clip(
 
 def chosen_backends(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Annotator name -> backend. InputError for an unknown column or backend."""
-    chosen = {annotator.name: annotator.backends[0] for annotator in ANNOTATORS}
+    chosen = {annotator.name: annotator.backends[0].name for annotator in ANNOTATORS}
     for column, backend in pairs:
         annotator = next((item for item in ANNOTATORS if column in item.columns), None)
         if annotator is None:
             raise InputError(f"--backend {column}={backend}: no such column; expected one of {', '.join(ANNOTATIONS)}")
-        if backend not in annotator.backends:
-            raise InputError(f"--backend {column}={backend}: expected one of {', '.join(annotator.backends)}")
-        chosen[annotator.name] = backend
+        chosen[annotator.name] = annotator.backend(backend).name
     return chosen
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An annotator that is to run: what makes its columns, by column name, and the hash of all that it depends on."""
+
+    annotator: Annotator
+    backend: Backend
+    made_by: dict[str, dict]
+    work: ColumnWork
 
 
 def annotate(config: AnnotateConfig, runner: RunnerOptions | None = None) -> dict:
@@ -138,90 +107,142 @@ def annotate(config: AnnotateConfig, runner: RunnerOptions | None = None) -> dic
     Raises:
         InputError: no such dataset, column or backend, or a column that a wanted one builds on is neither there nor
         asked for.
+        TooManyFailures: more failures than ``runner.max_failures`` allows.
+        BooksError: the books do not close.
     """
     start = time.monotonic()
+    runner = runner or RunnerOptions()
     unknown = sorted(set(config.columns) - set(ANNOTATIONS))
     if unknown or not config.columns:
         raise InputError(f"--columns {','.join(unknown)}: expected some of {', '.join(ANNOTATIONS)}")
-    backends = chosen_backends(config.backends)
-    wanted = [item for item in ANNOTATORS if set(item.columns) & set(config.columns)]
     dataset = Dataset(config.dataset)
-    steps, prints = plan_steps(config, wanted, backends, dataset)
+    plan = plan_columns(config, dataset, runner)
     clips = dataset.shard_infos("clips")
-    print("annotate: " + ", ".join(f"{item.name} by {backends[item.name]}" for item in wanted), flush=True)
-    tasks = [ShardTask(index, len(clips)) for index in range(len(clips))]
-    markers = run_shards(JOB, config.dataset, steps, tasks, runner or RunnerOptions())
+    count = sum(info.count for info in clips)
+    print("annotate: " + ", ".join(f"{item.annotator.name} by {item.backend.name}" for item in plan), flush=True)
+    works = [(item.work, _step(config, item)) for item in plan]
+    markers = run_columns(JOB, works, [ShardTask(index, len(clips)) for index in range(len(clips))], runner)
 
-    columns, summary = {}, {}
-    for item in wanted:
-        made = markers[item.name]
-        files = marker_files(made)
-        producer = {
-            "job": JOB,
-            "backend": backends[item.name],
-            "version": item.version,
-            "config": prints[item.name],
-            "weights": weights(item, config, backends[item.name]),
-        }
+    columns, summary, facts, all_books = {}, {}, {}, {}
+    for item in plan:
+        name, made = item.annotator.name, markers[item.annotator.name]
+        books = sum_books(f"{JOB} {name}", "clips", (marker["summary"]["books"] for marker in made), count)
         seconds = sum(marker["seconds"] for marker in made)
-        rate = sum(marker["summary"].get("frames", 0) for marker in made) / max(seconds, 1e-9)
-        print(f"annotate: {item.name}: {rate:.1f} frames/s", flush=True)
-        errors = [text for marker in made for text in marker["summary"]["errors"]]
-        for column in item.columns:
-            infos = [info for info in files if info.path.startswith(f"{column}/")]
-            columns[column] = (infos, producer)
+        rate = sum(marker["summary"]["frames"] for marker in made) / max(seconds, 1e-9)
+        print("\n".join([*books.lines(), f"annotate: {name}: {rate:.1f} frames/s"]), flush=True)
+        for text in [text for marker in made for text in marker["summary"]["errors"]][:20]:
+            print(f"annotate: {text}", flush=True)
+        for column in item.annotator.columns:
+            infos = [info for info in marker_files(made) if info.path.startswith(f"{column}/")]
+            producer = item.made_by[column]
+            columns[column] = (infos, {"job": JOB, **producer, "made_by": _of_column(item, column)})
             summary[column] = {
-                "clips": sum(info.count for info in infos),
-                "errors": len(errors),
+                "clips": books.items,
+                "errors": books.failed.total(),
                 "seconds": round(seconds, 2),
                 "frames_per_second": round(rate, 2),
-                "made_with": item.name,
+                "made_with": name,
             }
-        for text in errors:
-            print(f"annotate: {text}", flush=True)
-    update_manifest(config.dataset, columns)
+        all_books[books.job] = books.as_dict()
+        facts.update(books_for_manifest(config.dataset, books))
+    update_manifest(config.dataset, columns, books={**facts, **all_books})
     return {
-        "clips": sum(info.count for info in clips),
+        "clips": count,
         "columns": summary,
-        "errors": sum(summary[item.name]["errors"] for item in wanted),
-        "backends": {item.name: backends[item.name] for item in wanted},
+        "errors": sum(summary[item.annotator.name]["errors"] for item in plan),
+        "books": all_books,
+        "backends": {item.annotator.name: item.backend.name for item in plan},
         "seconds": round(time.monotonic() - start, 2),
     }
 
 
-def plan_steps(
-    config: AnnotateConfig, wanted: Sequence[Annotator], backends: dict[str, str], dataset: Dataset
-) -> tuple[list[Step], dict[str, str]]:
-    """Returns the steps of the wanted annotators, and each one's fingerprint: of its inputs, backend and settings."""
-    manifest = dataset.manifest()["columns"]
-    made_by = {column: item for item in wanted for column in item.columns}
+def plan_columns(config: AnnotateConfig, dataset: Dataset, runner: RunnerOptions) -> list[Planned]:
+    """What is to run, in order. With ``runner.retry_failed`` also what builds on a wanted column and is up to date."""
+    backends = chosen_backends(config.backends)
+    wanted = {item.name: item for item in ANNOTATORS if set(item.columns) & set(config.columns)}
+    manifest = dataset.manifest()
     clips = dataset.shard_infos("clips")
-    clip_print = fingerprint([(info.path, info.sha256) for info in clips])
-    steps: list[Step] = []
-    prints: dict[str, str] = {}
-    for item in wanted:
-        inputs: dict[str, tuple[str, ...]] = {"clips": tuple(dataset.shards("clips"))}
-        upstream: dict[str, Any] = {"clips": clip_print}
-        for column in item.requires:
-            if column in made_by:
-                upstream[column] = prints[made_by[column].name]
+    made_by = {"clips": provenance.from_manifest(config.dataset, manifest, "clips")}
+    made_here: set[str] = set()
+    plan = []
+    for annotator in ANNOTATORS:
+        backend = annotator.backend(backends[annotator.name])
+        if annotator.name not in wanted:
+            if not runner.retry_failed or not made_here.intersection(backend.requires):
                 continue
-            if column not in manifest:
-                raise InputError(
-                    f"{config.dataset}: column {item.name} builds on {column}, which is not there; "
-                    f"add it: --columns {column},{item.name}"
-                )
-            infos = dataset.shard_infos(column)
-            if [info.count for info in infos] != [info.count for info in clips]:
-                raise InputError(f"{config.dataset}: column {column} is not aligned with the clips: annotate it again")
-            # What it was made by, not its bytes: the same print as when both are made in one run.
-            upstream[column] = manifest[column]["producer"]["config"]
-            inputs[column] = tuple(dataset.shards(column))
-        backend = backends[item.name]
-        prints[item.name] = fingerprint(item.name, item.version, backend, settings(item, config, backend), upstream)
-        step = AnnotateShard(config, item.name, backend, tuple(sorted(inputs.items())))
-        steps.append(Step(item.name, step, prints[item.name]))
-    return steps, prints
+            if not _is_current(config, manifest, annotator, backend, made_by):
+                continue
+        for column in backend.requires:
+            if column not in made_here:
+                made_by[column] = _made_before(config, dataset, manifest, annotator.name, column)
+        producer = producer_of(backend, config)
+        upstream = {column: made_by[column] for column in ("clips", *backend.requires)}
+        made = provenance.made_by(annotator.columns, producer, upstream.values())
+        work = ColumnWork(
+            config.dataset,
+            JOB,
+            annotator.name,
+            annotator.columns,
+            backend.requires,
+            producer,
+            fingerprint(annotator.name, made, [info.sha256 for info in clips]),
+            Failures(config.dataset, JOB, ""),
+            "",
+            backend.batch,
+            backend.concurrent,
+        )
+        item = Planned(annotator, backend, made, work)
+        plan.append(item)
+        made_here.update(annotator.columns)
+        made_by.update({column: _of_column(item, column) for column in annotator.columns})
+    failures = Failures(
+        config.dataset,
+        JOB,
+        fingerprint([item.work.fingerprint for item in plan]),
+        failure_limit(runner.max_failures, len(plan) * sum(info.count for info in clips)),
+        runner.is_local,
+    )
+    read = {column for item in plan for column in item.backend.requires} - made_here
+    inputs = write_inputs(
+        config.dataset, JOB, {column: dataset.shard_infos(column) for column in ("clips", *sorted(read))}
+    )
+    return [replace(item, work=replace(item.work, failures=failures, inputs=inputs)) for item in plan]
+
+
+def _of_column(item: Planned, column: str) -> dict:
+    """What made one column of an annotator: without its sister columns."""
+    return {name: made for name, made in item.made_by.items() if name == column or name not in item.annotator.columns}
+
+
+def _made_before(config: AnnotateConfig, dataset: Dataset, manifest: dict, name: str, column: str) -> dict:
+    """What made a required column that this run does not make. InputError if it is missing or not aligned."""
+    if column not in manifest["columns"]:
+        raise InputError(
+            f"{config.dataset}: column {name} builds on {column}, which is not there; add it: --columns {column},{name}"
+        )
+    counts = [[info.count for info in dataset.shard_infos(each)] for each in (column, "clips")]
+    if counts[0] != counts[1]:
+        raise InputError(f"{config.dataset}: column {column} is not aligned with the clips: annotate it again")
+    return provenance.from_manifest(config.dataset, manifest, column)
+
+
+def _is_current(config: AnnotateConfig, manifest: dict, annotator: Annotator, backend: Backend, made_by: dict) -> bool:
+    """Whether a column is there, made by what would make it now."""
+    if annotator.name not in manifest["columns"] or not set(backend.requires) <= set(manifest["columns"]):
+        return False
+    upstream = [
+        made_by.get(column) or provenance.from_manifest(config.dataset, manifest, column)
+        for column in ("clips", *backend.requires)
+    ]
+    made = provenance.made_by([annotator.name], producer_of(backend, config), upstream)
+    return provenance.from_manifest(config.dataset, manifest, annotator.name) == made
+
+
+def _step(config: AnnotateConfig, item: Planned) -> Step:
+    hints = item.backend.hints
+    if item.backend.gpu and config.accelerator:
+        hints = replace(hints, accelerator=config.accelerator)
+    return Step(item.annotator.name, AnnotateShard(config, item.work), item.work.fingerprint, hints)
 
 
 def _backend_pair(text: str) -> tuple[str, str]:
@@ -237,7 +258,9 @@ def register(parser: argparse.ArgumentParser) -> None:
         "speech, image."
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    backends = "\n".join(f"  {', '.join(item.columns)}: {', '.join(item.backends)}" for item in ANNOTATORS)
+    backends = "\n".join(
+        f"  {', '.join(item.columns)}: {', '.join(backend.name for backend in item.backends)}" for item in ANNOTATORS
+    )
     parser.epilog = f"""backends, the default first:
 {backends}
 
@@ -245,7 +268,13 @@ examples:
   archon annotate --dataset dataset
   archon annotate --dataset dataset --columns script,description --runner in-process
   archon annotate --dataset dataset --columns semantics --backend semantics=network --segmenter W/models/segmenter
-  archon annotate --dataset gs://bucket/dataset --backend speech=energy --runner dataflow --beam-arg=--project=P"""
+  archon annotate --dataset dataset --retry-failed --max-failures 0.05
+  archon annotate --dataset gs://bucket/dataset --runner dataflow --beam-arg=--project=P \\
+    --accelerator 'type:nvidia-l4;count:1;install-nvidia-driver' --beam-arg=--experiments=no_use_multiple_sdk_containers
+
+A model is loaded once a worker process. Dataflow starts a process for every core, and each would load its own copy:
+with an accelerator, --beam-arg=--experiments=no_use_multiple_sdk_containers gives one process a machine, whose threads
+share one copy and take turns with it."""
     parser.add_argument("--dataset", required=True, metavar="DATASET", help="a dataset made by `archon curate`")
     parser.add_argument("--columns", default=",".join(ANNOTATIONS), metavar="A,B", help="default: all of them")
     parser.add_argument(
@@ -260,6 +289,11 @@ examples:
     parser.add_argument(
         "--segmenter", metavar="DIR", help="a trained segmenter for semantics=network (default: the embedded one)"
     )
+    parser.add_argument(
+        "--accelerator",
+        metavar="TYPE",
+        help="ask Dataflow for this accelerator (a Beam resource hint) where a backend can use one",
+    )
     add_runner_arguments(parser)
 
 
@@ -271,5 +305,6 @@ def run(args: argparse.Namespace) -> dict:
         tuple(args.backend),
         face_model_files(args),
         segmenter=args.segmenter,
+        accelerator=args.accelerator,
     )
     return annotate(config, runner_options(args))

@@ -3,15 +3,23 @@
 Heavy libraries are imported where they run.
 """
 
-import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
-from pipelines.dataset import ANNOTATIONS, Record
+from models.errors import InputError
+from models.loading import load_once
+from pipelines.beam import Hints, fingerprint
+from pipelines.code_hash import OWN, code_hash, package_version
+from pipelines.dataset import ANNOTATIONS
 from pipelines.face_model import FaceModelFiles
+from pipelines.keyed import Fields, Keyed, Outcome
+from pipelines.provenance import Producer
+from pipelines.records import Record
 from pipelines.stages.face_fit import LANDMARKS_ONLY, PIXELS, FaceFit, FitConfig
 from pipelines.stages.segment import SegmentConfig
 from pipelines.stages.segment_network import NetworkConfig
@@ -19,32 +27,11 @@ from pipelines.stages.speech import SpeechConfig
 
 
 @dataclass(frozen=True)
-class Annotator:
-    """One step of the job.
-
-    Attributes:
-        columns: what it makes, all at once. requires: the columns that it reads beside the clips.
-        backends: what it can be made with, the default first.
-        function: (clip record, required records by column, AnnotateConfig, backend) -> fields by column.
-        version: raise it when the same input gives another output.
-    """
-
-    columns: tuple[str, ...]
-    requires: tuple[str, ...]
-    backends: tuple[str, ...]
-    function: Callable[[Record, dict[str, Record], "AnnotateConfig", str], dict[str, Record]]
-    version: int = 1
-
-    @property
-    def name(self) -> str:
-        return self.columns[0]
-
-
-@dataclass(frozen=True)
 class AnnotateConfig:
     """``columns`` to make, ``backends`` as (column, name) pairs where not the default, and the settings of the stages.
 
-    ``segmenter`` is the directory of a trained segmenter; None is the embedded one.
+    ``segmenter`` is the directory of a trained segmenter; None is the embedded one. ``accelerator`` is a Beam resource
+    hint for the backends that can use one. A new setting counts where a Backend names it.
     """
 
     dataset: str
@@ -56,6 +43,68 @@ class AnnotateConfig:
     segmenter: str | None = None
     network: NetworkConfig = field(default_factory=NetworkConfig)
     speech: SpeechConfig = field(default_factory=SpeechConfig)
+    accelerator: str | None = None
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to make an annotator's columns. Its record says which one made it, and from what (``made_by``).
+
+    Attributes:
+        name: what ``--backend COLUMN=NAME`` calls it.
+        function: (clip record, required records by column, settings, backend's name) -> fields by column.
+        batch_function: instead of ``function``: (keyed clips, settings, backend's name) -> (key, fields by column or
+            an exception) in any order; see pipelines/keyed.py.
+        requires: the columns that it reads beside the clips.
+        batch: how many clips a batch function is given at once. A kill costs as many.
+        settings: the fields of AnnotateConfig that it reads and that decide what it makes.
+        places: those that it reads and that do not decide: where weights lie (their content is in ``weights``), how
+            fast to ask. A backend is given its settings and places and nothing else, so nothing that decides is
+            missing from the configuration's hash; the code of their classes counts as its code.
+        weights: settings -> where its learned numbers come from: names with a checksum or a package's version.
+        packages: distributions whose version decides what it makes.
+        hints: what a worker must have to run it. gpu: whether an accelerator makes it faster; it asks for the one that
+            ``--accelerator`` names.
+        concurrent: whether several threads of a process may run it at once; most libraries here hold state.
+    """
+
+    name: str
+    function: Callable[[Record, dict[str, Record], Any, str], Fields] | None = None
+    batch_function: Callable[[Sequence[Keyed], Any, str], Iterable[tuple[str, Outcome]]] | None = None
+    requires: tuple[str, ...] = ()
+    batch: int = 1
+    settings: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
+    weights: Callable[[Any], str] | None = None
+    packages: tuple[str, ...] = ()
+    hints: Hints = Hints()
+    gpu: bool = False
+    concurrent: bool = False
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """One step of the job.
+
+    Attributes:
+        columns: what it makes, all at once.
+        backends: what it can be made with, the default first.
+    """
+
+    columns: tuple[str, ...]
+    backends: tuple[Backend, ...]
+
+    @property
+    def name(self) -> str:
+        return self.columns[0]
+
+    def backend(self, name: str) -> Backend:
+        """InputError if there is none of this name."""
+        found = next((item for item in self.backends if item.name == name), None)
+        if found is None:
+            names = ", ".join(item.name for item in self.backends)
+            raise InputError(f"--backend {self.name}={name}: expected one of {names}")
+        return found
 
 
 # --- One clip through one annotator ---
@@ -67,7 +116,7 @@ def _frames(clip: Record) -> np.ndarray:
     return clip_frames(clip)
 
 
-def _fit(clip: Record, _: dict, config: AnnotateConfig, backend: str) -> dict[str, Record]:
+def _fit(clip: Record, _: dict, config: AnnotateConfig, backend: str) -> Fields:
     from pipelines.stages.face_fit import fit_clip
 
     model = config.face_model.load()
@@ -80,28 +129,27 @@ def _fit(clip: Record, _: dict, config: AnnotateConfig, backend: str) -> dict[st
     }
 
 
-@functools.lru_cache(maxsize=1)
+@load_once()
 def _segmenter(directory: str | None):
     from models.segmenter import SegmenterModel
 
     return SegmenterModel(directory)
 
 
-def refiner_sha256() -> str:
-    """What identifies the embedded landmark refiner."""
-    from models.landmark_refiner import load_refiner
-
-    return load_refiner().weights_sha256
-
-
-def _semantics(clip: Record, columns: dict, config: AnnotateConfig, backend: str) -> dict[str, Record]:
-    from pipelines.stages import segment, segment_network
+def _semantics_by_network(clip: Record, columns: dict, config: AnnotateConfig, backend: str) -> Fields:
+    from pipelines.stages.segment_network import segment_clip
     from pipelines.stages.steadiness import label_flicker
 
-    frames, landmarks = _frames(clip), clip["landmarks"]
-    if backend == segment_network.BACKEND:
-        labels = segment_network.segment_clip(frames, landmarks, _segmenter(config.segmenter), config.network)
-        return {"semantics": {"labels": labels, "backend": backend, "flicker": label_flicker(frames, labels)}}
+    frames = _frames(clip)
+    labels = segment_clip(frames, clip["landmarks"], _segmenter(config.segmenter), config.network)
+    return {"semantics": {"labels": labels, "backend": backend, "flicker": label_flicker(frames, labels)}}
+
+
+def _semantics_by_geometry(clip: Record, columns: dict, config: AnnotateConfig, backend: str) -> Fields:
+    from pipelines.stages.segment import segment_clip
+    from pipelines.stages.steadiness import label_flicker
+
+    frames = _frames(clip)
     fit = FaceFit(
         columns["shape"]["shape"],
         columns["expression"]["expression"],
@@ -110,18 +158,18 @@ def _semantics(clip: Record, columns: dict, config: AnnotateConfig, backend: str
         columns["pose"]["reprojection_error"],
         0.0,
     )
-    labels = segment.segment_clip(frames, landmarks, fit, config.face_model.load(), config.segment)
+    labels = segment_clip(frames, clip["landmarks"], fit, config.face_model.load(), config.segment)
     return {"semantics": {"labels": labels, "backend": backend, "flicker": label_flicker(frames, labels)}}
 
 
-def _speech(clip: Record, _: dict, config: AnnotateConfig, backend: str) -> dict[str, Record]:
+def _speech(clip: Record, _: dict, config: AnnotateConfig, backend: str) -> Fields:
     from pipelines.stages.speech import normalise
 
     speech = normalise(clip["audio"], config.speech, backend)
     return {"speech": {**asdict(speech), "backend": backend}}
 
 
-def _script(clip: Record, columns: dict, config: AnnotateConfig, backend: str) -> dict[str, Record]:
+def _script(clip: Record, columns: dict, config: AnnotateConfig, backend: str) -> Fields:
     from pipelines.stages.transcribe import transcribe
 
     script = transcribe(columns["speech"]["audio"], columns["speech"]["activity"])
@@ -136,7 +184,7 @@ def _script(clip: Record, columns: dict, config: AnnotateConfig, backend: str) -
     }
 
 
-def _description(clip: Record, columns: dict, config: AnnotateConfig, backend: str) -> dict[str, Record]:
+def _description(clip: Record, columns: dict, config: AnnotateConfig, backend: str) -> Fields:
     from pipelines.stages.describe import Clip, describe
 
     names = config.face_model.load().expression_names
@@ -155,55 +203,162 @@ def _description(clip: Record, columns: dict, config: AnnotateConfig, backend: s
     return {"description": {"description": describe(seen), "backend": backend}}
 
 
-def _image(clip: Record, _: dict, config: AnnotateConfig, backend: str) -> dict[str, Record]:
+def _image(clip: Record, _: dict, config: AnnotateConfig, backend: str) -> Fields:
     from pipelines.stages.reference import reference_image
 
     image, frame = reference_image(_frames(clip))
     return {"image": {"image": image, "frame": frame}}
 
 
+# --- Where their numbers come from ---
+
+
+def _of_package(name: str) -> Callable[[Any], str]:
+    """Weights that are inside a package: its version."""
+    return lambda settings: f"{name} {package_version(name)}"
+
+
+def _face_model_weights(settings: AnnotateConfig) -> str:
+    return f"face model {settings.face_model.identity()}"
+
+
+def _fit_weights(settings: AnnotateConfig) -> str:
+    from models.landmark_refiner import load_refiner
+
+    return f"{_face_model_weights(settings)}, landmark refiner {load_refiner().weights_sha256}"
+
+
+def _segmenter_weights(settings: AnnotateConfig) -> str:
+    from models.segmenter import segmenter_sha256
+
+    return f"segmenter {segmenter_sha256(settings.segmenter)}"
+
+
+# --- All annotators ---
+
+# The fit holds a clip's pictures and their derivatives, the network a batch of pictures at several sizes.
+_LARGE = Hints(min_ram="4GB")
+
 # In the order in which they run.
 ANNOTATORS = (
-    Annotator(("shape", "expression", "pose"), (), (PIXELS, LANDMARKS_ONLY), _fit, version=2),
-    Annotator(("semantics",), ("shape", "expression", "pose"), ("network", "geometry"), _semantics, version=2),
-    Annotator(("image",), (), ("first-frame",), _image),
-    Annotator(("speech",), (), ("silero", "energy"), _speech),
-    Annotator(("script",), ("speech",), ("pocketsphinx",), _script),
-    Annotator(("description",), ("expression", "pose", "semantics", "speech", "script"), ("pixels",), _description),
+    Annotator(
+        ("shape", "expression", "pose"),
+        (
+            Backend(
+                PIXELS,
+                _fit,
+                settings=("fit",),
+                places=("face_model",),
+                weights=_fit_weights,
+                packages=("jax",),
+                hints=_LARGE,
+            ),
+            Backend(
+                LANDMARKS_ONLY,
+                _fit,
+                settings=("fit",),
+                places=("face_model",),
+                weights=_face_model_weights,
+                packages=("jax",),
+                hints=_LARGE,
+            ),
+        ),
+    ),
+    Annotator(
+        ("semantics",),
+        (
+            Backend(
+                "network",
+                _semantics_by_network,
+                settings=("network",),
+                places=("segmenter",),
+                weights=_segmenter_weights,
+                packages=("jax",),
+                hints=_LARGE,
+                gpu=True,
+            ),
+            Backend(
+                "geometry",
+                _semantics_by_geometry,
+                requires=("shape", "expression", "pose"),
+                settings=("segment",),
+                places=("face_model",),
+                weights=_face_model_weights,
+                packages=("jax",),
+            ),
+        ),
+    ),
+    Annotator(("image",), (Backend("first-frame", _image),)),
+    Annotator(
+        ("speech",),
+        (
+            Backend(
+                "silero",
+                _speech,
+                settings=("speech",),
+                weights=_of_package("silero-vad"),
+                packages=("silero-vad", "onnxruntime"),
+            ),
+            Backend("energy", _speech, settings=("speech",)),
+        ),
+    ),
+    Annotator(
+        ("script",),
+        (
+            Backend(
+                "pocketsphinx",
+                _script,
+                requires=("speech",),
+                weights=_of_package("pocketsphinx"),
+                packages=("pocketsphinx",),
+            ),
+        ),
+    ),
+    Annotator(
+        ("description",),
+        (
+            Backend(
+                "pixels",
+                _description,
+                places=("face_model",),
+                requires=("expression", "pose", "semantics", "speech", "script"),
+                weights=_face_model_weights,
+            ),
+        ),
+    ),
 )
+
+
+def by_name(name: str) -> Annotator:
+    return next(item for item in ANNOTATORS if item.name == name)
 
 
 # --- What a column depends on ---
 
-USES_FACE_MODEL = {"shape", "semantics", "description"}
+
+def settings_of(backend: Backend, config: AnnotateConfig) -> SimpleNamespace:
+    """The fields of the configuration that a backend has said it reads, and no others."""
+    return SimpleNamespace(**{name: getattr(config, name) for name in (*backend.settings, *backend.places)})
 
 
-def weights(item: Annotator, config: AnnotateConfig, backend: str) -> str:
-    """Where the numbers behind a column come from: a file's checksum or a package's version."""
-    from importlib.metadata import version
-
-    if item.name == "semantics" and backend == "network":
-        from models.segmenter import segmenter_sha256
-
-        return f"segmenter {segmenter_sha256(config.segmenter)}"
-    if backend == PIXELS:
-        return f"face model {config.face_model.identity()}, landmark refiner {refiner_sha256()}"
-    if set(item.columns) & USES_FACE_MODEL:
-        return f"face model {config.face_model.identity()}"
-    packages = {"script": "pocketsphinx", "speech": "silero-vad"}
-    return f"{packages[item.name]} {version(packages[item.name])}" if item.name in packages else ""
+def code_of(backend: Backend, config: AnnotateConfig) -> str:
+    """The hash of a backend's code (pipelines/code_hash.py)."""
+    return code_hash(roots_of(backend, config), backend.packages)
 
 
-def settings(item: Annotator, config: AnnotateConfig, backend: str) -> tuple:
-    """Everything beside its inputs that decides what an annotator makes."""
-    own: dict[str, tuple] = {"speech": (config.speech,), "semantics": (config.segment,), "shape": (config.fit,)}
-    used = own.get(item.name, ())
-    if item.name == "semantics" and backend == "network":
-        from models.segmenter import segmenter_sha256
+def roots_of(backend: Backend, config: AnnotateConfig) -> tuple[str, ...]:
+    """The names where a backend's code starts: its function, and the classes of its settings with their methods."""
+    function = backend.batch_function or backend.function
+    roots = [f"{function.__module__}.{function.__qualname__}"]
+    for name in (*backend.settings, *backend.places):
+        kind = type(getattr(config, name))
+        if kind.__module__.split(".")[0] in OWN:
+            roots.append(f"{kind.__module__}.{kind.__qualname__}")
+    return tuple(sorted(roots))
 
-        return config.network, segmenter_sha256(config.segmenter)
-    if backend == PIXELS:
-        used = (*used, refiner_sha256())
-    if set(item.columns) & USES_FACE_MODEL:
-        used = (*used, config.face_model, config.face_model.identity())
-    return used
+
+def producer_of(backend: Backend, config: AnnotateConfig) -> Producer:
+    """What makes a column with these settings, beside the columns that it builds on."""
+    counted = {name: getattr(config, name) for name in backend.settings}
+    weights = backend.weights(settings_of(backend, config)) if backend.weights else ""
+    return Producer(backend.name, code_of(backend, config), fingerprint(counted), weights)

@@ -3,7 +3,10 @@
 An element is a small task that names a shard, never frames or video: a shuffled byte costs four bytes of memory on the
 local runners and money on Dataflow. A step reads the shard's files, writes its own, and leaves a marker that lists
 them. A shard whose marker is there and fits is not done again, so a killed job continues where it was with the same
-command, on any runner.
+command, on any runner. A ledger (pipelines/ledger.py) says at once which shards have fitting markers; at the end of
+the job all markers and files are looked at, and what is missing or damaged is made again.
+
+What a job keeps below ``_state/`` is listed in pipelines/state.py.
 """
 
 import argparse
@@ -12,20 +15,23 @@ import json
 import logging
 import os
 import pickle
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any
 
 from models.errors import InputError
 from pipelines import storage
 from pipelines.dataset import ShardInfo, write_json
+from pipelines.failures import Failures
+from pipelines.ledger import Ledger, intervals
+from pipelines.parts import Parts
+from pipelines.scratch import remove_scratch, scratch, scratch_folder
+from pipelines.state import state_path
 
 RUNNERS = ("in-process", "multi-process", "dataflow", "portable")
-STATE = "_state"
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,13 @@ class RunnerOptions:
     runner: str = "multi-process"
     workers: int = 2
     beam_args: tuple[str, ...] = ()
+    max_failures: float | None = None  # a count, or below 1 a share of the items; see pipelines/failures.py
+    retry_failed: bool = False  # items that failed (not filtered ones) are done again
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the workers are processes of this machine."""
+        return self.runner in ("in-process", "multi-process")
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,7 @@ class ShardTask:
     index: int
     count: int
     payload: Any = None
+    cost: float = 0.0  # an estimate in any unit: the costliest shards are begun first
 
     def __str__(self) -> str:
         return f"{self.index:05d}-of-{self.count:05d}"
@@ -58,6 +72,27 @@ class StepResult:
 
 
 @dataclass(frozen=True)
+class Hints:
+    """What a worker must have to run a step, for runners that choose machines; a local runner has what it has.
+
+    ``min_ram`` like "8GB", ``accelerator`` like "type:nvidia-l4;count:1;install-nvidia-driver", ``cpu_count`` like "4".
+    """
+
+    min_ram: str | None = None
+    accelerator: str | None = None
+    cpu_count: str | None = None
+
+    def __post_init__(self):
+        for name, value in asdict(self).items():
+            # Beam takes a number here and fails when it builds the job.
+            if value is not None and not isinstance(value, str):
+                raise TypeError(f"hint {name}={value!r}: expected a text or None")
+
+    def given(self) -> dict[str, str]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
 class Step:
     """One transform.
 
@@ -67,6 +102,7 @@ class Step:
     label: str
     function: Callable[[ShardTask], StepResult]
     fingerprint: str
+    hints: Hints = field(default_factory=Hints)
 
 
 def fingerprint(*parts) -> str:
@@ -97,16 +133,26 @@ def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="--NAME=VALUE",
         help="an option for Beam itself; may be repeated",
     )
+    group.add_argument(
+        "--max-failures",
+        type=float,
+        metavar="N",
+        help="stop early once more items failed than this: a count, or a share like 0.05 (default: never)",
+    )
+    group.add_argument("--retry-failed", action="store_true", help="do items that failed again; keep everything else")
 
 
 def runner_options(args: argparse.Namespace) -> RunnerOptions:
     if args.workers < 1:
         raise InputError(f"--workers {args.workers}: expected at least 1")
-    return RunnerOptions(args.runner, args.workers, tuple(args.beam_arg))
+    most = args.max_failures
+    if most is not None and not (most >= 0 and (most < 1 or most.is_integer())):
+        raise InputError(f"--max-failures {most:g}: expected a whole number, or a share below 1")
+    return RunnerOptions(args.runner, args.workers, tuple(args.beam_arg), most, args.retry_failed)
 
 
 def marker_path(root: str, job: str, label: str, task: ShardTask) -> str:
-    return storage.join(root, STATE, job, label, f"{task}.json")
+    return state_path(root, job, label, f"{task}.json")
 
 
 def read_marker(root: str, job: str, step: Step, task: ShardTask) -> dict | None:
@@ -136,60 +182,238 @@ def run_step(root: str, job: str, step: Step, task: ShardTask) -> ShardTask:
             "seconds": round(time.monotonic() - start, 3),
         }
         write_json(marker_path(root, job, step.label, task), marker)
+        Parts(root, job, step.label, task).remove()
     return task
 
 
 def run_shards(
-    job: str, root: str, steps: Sequence[Step], tasks: Sequence[ShardTask], options: RunnerOptions
+    job: str,
+    root: str,
+    steps: Sequence[Step],
+    tasks: Sequence[ShardTask],
+    options: RunnerOptions,
+    failures: Failures | None = None,
 ) -> dict[str, list[dict]]:
     """Runs every step on every shard, in Beam, and returns step label -> one marker a shard (files, summary, seconds),
-    in order.
+    in order. ``failures``: where the steps note failed items; it stops the job when they are too many.
+
+    Raises:
+        TooManyFailures: see ``failures``. What is finished is kept.
     """
-    storage.remove_temporary_files(root)
-    todo = [task for task in tasks if any(read_marker(root, job, step, task) is None for step in steps)]
-    left = sum(read_marker(root, job, step, task) is None for step in steps for task in tasks)
-    total = len(steps) * len(tasks)
-    print(f"{job}: {total - left} of {total} shard steps are done, {left} to do; runner {options.runner}", flush=True)
-    if todo:
-        with _Progress(job, root, steps, todo, left):
-            _run_pipeline(job, root, steps, todo, options)
-    markers = {step.label: [read_marker(root, job, step, task) for task in tasks] for step in steps}
-    missing = [f"{label} {tasks[i]}" for label, rows in markers.items() for i, row in enumerate(rows) if row is None]
-    if missing:
-        raise RuntimeError(f"{job}: the pipeline ended but left undone: {', '.join(missing[:5])}")
-    return markers
+    failures = failures or Failures(root, job, fingerprint([step.fingerprint for step in steps]))
+    remove_scratch(root, job)
+    failures.begin(options.retry_failed)
+    done = {step.label: _begin(job, root, step, tasks) for step in steps}
+    for _ in range(_ROUNDS):
+        todo = [task for task in tasks if any(task.index not in done[step.label] for step in steps)]
+        total = len(steps) * len(tasks)
+        left = total - sum(len(numbers) for numbers in done.values())
+        print(
+            f"{job}: {total - left} of {total} shard steps are done, {left} to do; runner {options.runner}", flush=True
+        )
+        if todo:
+            _run(job, root, steps, todo, options, failures, len(tasks), left)
+        markers, missing = {}, []
+        for step in steps:
+            markers[step.label] = [read_marker(root, job, step, task) for task in tasks]
+            lost = [task for task, marker in zip(tasks, markers[step.label], strict=True) if marker is None]
+            missing += [f"{step.label} {task}" for task in lost]
+            done[step.label] = {task.index for task in tasks} - {task.index for task in lost}
+        _write_ledger(job, root, steps, len(tasks), done)
+        if not missing:
+            failures.end()
+            for step in steps:  # not those of steps that another run has left unfinished
+                storage.remove_tree(state_path(root, job, "parts", step.label))
+            storage.remove_tree(state_path(root, job, "kept"))
+            remove_scratch(root, job)
+            storage.remove_temporary_files(root)
+            return markers
+    raise RuntimeError(f"{job}: the pipeline ended but left undone: {', '.join(missing[:5])}")
+
+
+_ROUNDS = 3  # of making again what turns out to be missing at the end
 
 
 def marker_files(markers: Sequence[dict]) -> list[ShardInfo]:
     return [ShardInfo(**info) for marker in markers for info in marker["files"]]
 
 
-def _run_pipeline(
+# --- What is done already ---
+
+
+def _begin(job: str, root: str, step: Step, tasks: Sequence[ShardTask]) -> set[int]:
+    """Returns the indices of the shards that need not be looked at or are found to be done; drops outdated markers.
+
+    Only markers that the ledger does not speak of are read, so this takes as long with ten shards done as with all.
+    """
+    done = Ledger.read(root, job).of(step.label, step.fingerprint, len(tasks))
+    by_name = {f"{task}.json": task for task in tasks if task.index not in done}
+    for name in storage.list_names(state_path(root, job, step.label)):
+        task = by_name.get(name)
+        if task is None:
+            continue
+        if read_marker(root, job, step, task) is not None:
+            done.add(task.index)
+        else:
+            # From here on a marker in this folder is one of this making: they are counted by name.
+            storage.remove(marker_path(root, job, step.label, task))
+    return done
+
+
+def _marked(job: str, root: str, step: Step, tasks: Sequence[ShardTask]) -> set[int]:
+    names = set(storage.list_names(state_path(root, job, step.label)))
+    return {task.index for task in tasks if f"{task}.json" in names}
+
+
+def _write_ledger(job: str, root: str, steps: Sequence[Step], shards: int, done: Mapping[str, set[int]]) -> None:
+    ledger = Ledger.read(root, job)
+    before = {label: (mark, count, set(numbers)) for label, (mark, count, numbers) in ledger.done.items()}
+    for step in steps:
+        ledger.set(step.label, step.fingerprint, shards, set(done[step.label]))
+    if ledger.done != before:
+        ledger.write()
+
+
+class _Watch:
+    """While a pipeline runs: keeps the ledger, and prints how many shard steps are done and how long the rest may take.
+
+    It lists each step's folder of markers, and reads none.
+    """
+
+    def __init__(self, job: str, root: str, steps: Sequence[Step], todo: Sequence[ShardTask], shards: int, left: int):
+        self.job, self.root, self.steps, self.todo, self.shards, self.left = job, root, steps, todo, shards, left
+        self.every = 30.0 if storage.is_remote(root) else 3.0
+        self.stop, self.start, self.told = threading.Event(), time.monotonic(), 0.0
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        named = {task.index for task in todo}
+        # Shards that are not in this run were found done before it.
+        self.others = set(range(shards)) - named
+
+    def __enter__(self):
+        self._look()
+        self.thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self.stop.set()
+        self.thread.join()
+        self._look()
+
+    def _look(self) -> int:
+        done = {step.label: _marked(self.job, self.root, step, self.todo) | self.others for step in self.steps}
+        _write_ledger(self.job, self.root, self.steps, self.shards, done)
+        return self.shards * len(self.steps) - sum(len(numbers) for numbers in done.values())
+
+    def _watch(self) -> None:
+        while not self.stop.wait(self.every):
+            still = self._look()
+            seconds = time.monotonic() - self.start
+            if seconds - self.told < 10:
+                continue
+            self.told, done = seconds, self.left - still
+            rest = f"about {seconds / done * still:.0f} s left" if done else "no estimate yet"
+            print(f"{self.job}: {done}/{self.left} shard steps in {seconds:.0f} s, {rest}", flush=True)
+
+
+# --- Running it ---
+
+
+def _run(
+    job: str,
+    root: str,
+    steps: Sequence[Step],
+    todo: Sequence[ShardTask],
+    options: RunnerOptions,
+    failures: Failures,
+    shards: int,
+    left: int,
+) -> None:
+    from pipelines import attempts
+
+    try:
+        with _Watch(job, root, steps, todo, shards, left):
+            if options.runner == "multi-process":
+                attempts.run_supervised(attempts.Work(job, root, tuple(steps), tuple(todo), options))
+            else:
+                with scratch(root, job):
+                    run_pipeline(job, root, steps, todo, options)
+    except Exception:
+        # Beam wraps what a worker raised; the flag says why it was.
+        failures.check()
+        raise
+
+
+def run_pipeline(
     job: str, root: str, steps: Sequence[Step], tasks: Sequence[ShardTask], options: RunnerOptions
 ) -> None:
+    """Builds the job's pipeline for the runner and runs it to its end in this process (and its workers)."""
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
     args = list(options.beam_args)
-    environment = nullcontext()
-    if options.runner in ("in-process", "multi-process"):
-        runner = _local_runner()
-        workers = min(options.workers, len(tasks))
-        if options.runner == "multi-process" and workers > 1:
-            args += ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
-            environment = one_thread_a_worker()
-        else:
-            args += ["--direct_running_mode=in_memory"]
-    else:
+    if options.runner in ("dataflow", "portable"):
         runner = {"dataflow": "DataflowRunner", "portable": "PortableRunner"}[options.runner]
-    # A worker process does not see this process's command line: everything a step needs is in the step.
-    with environment, beam.Pipeline(runner=runner, options=PipelineOptions(args)) as pipeline:
+        with beam.Pipeline(runner=runner, options=PipelineOptions(args)) as pipeline:
+            build_pipeline(pipeline, job, root, steps, tasks)
+        return
+    workers = min(options.workers, len(tasks)) if options.runner == "multi-process" else 1
+    environment = nullcontext()
+    if workers > 1:
+        args += ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
+        environment = one_thread_a_worker()
+    else:
+        args += ["--direct_running_mode=in_memory"]
+    with environment, beam.Pipeline(runner=_local_runner(), options=PipelineOptions(args)) as pipeline:
+        _build_local(pipeline, job, root, steps, tasks, workers)
+
+
+def build_pipeline(pipeline, job: str, root: str, steps: Sequence[Step], tasks: Sequence[ShardTask]):
+    """Adds the job to a Beam pipeline (without running it) and returns its last PCollection, the tasks.
+
+    For runners that hand out elements to workers as these become free. Tasks without a payload enter as intervals of
+    shard numbers, so that the graph of a job of a million shards is small; a reshuffle of the tasks before each step
+    lets every worker have its share.
+    """
+    import apache_beam as beam
+
+    count = tasks[0].count if tasks else 0
+    if any(task.payload is not None or task.count != count for task in tasks):
         shards = pipeline | "Shards" >> beam.Create(list(tasks))
-        for step in steps:
-            shards = (
-                shards | f"{step.label}: spread" >> beam.Reshuffle() | step.label >> beam.Map(_StepFn(root, job, step))
-            )
+    else:
+        pieces = [
+            (start, min(start + 1000, end), count)
+            for first, end in intervals(task.index for task in tasks)
+            for start in range(first, end, 1000)
+        ]
+        shards = pipeline | "Shard numbers" >> beam.Create(pieces) | "Shards" >> beam.FlatMap(_tasks_of)
+    for step in steps:
+        work = beam.Map(_StepFn(root, job, step)).with_resource_hints(**step.hints.given())
+        shards = shards | f"{step.label}: spread" >> beam.Reshuffle() | step.label >> work
+    return shards
+
+
+def _tasks_of(piece: tuple[int, int, int]) -> list[ShardTask]:
+    first, end, count = piece
+    return [ShardTask(index, count) for index in range(first, end)]
+
+
+def _build_local(
+    pipeline, job: str, root: str, steps: Sequence[Step], tasks: Sequence[ShardTask], workers: int
+) -> None:
+    """The same steps for Beam's local runner, which deals out elements evenly before it starts, whatever they cost.
+
+    Here an element is a worker's slot, with the slot as its key. A slot takes shards, the costliest first, until none
+    is left, so two workers end at about the same time.
+    """
+    import apache_beam as beam
+
+    order = sorted(tasks, key=lambda task: (-task.cost, task.index))
+    queue = os.path.join(scratch_folder(root, job), f"queue-{os.getpid()}")
+    slots = pipeline | "Slots" >> beam.Create([(slot, 0) for slot in range(workers)])
+    for step in steps:
+        work = _SlotFn(root, job, step, order, queue, os.getpid() if workers > 1 else None)
+        slots = slots | f"{step.label}: spread" >> beam.GroupByKey() | step.label >> beam.Map(work)
 
 
 # One worker a core: threads inside a worker only wait for each other (the fit took four times the processor time).
@@ -237,30 +461,31 @@ class _StepFn:
 
     def __call__(self, task: ShardTask) -> ShardTask:
         root, job, step = pickle.loads(self.data)
-        return run_step(root, job, step, task)
+        with scratch(root, job):
+            return run_step(root, job, step, task)
 
 
-class _Progress:
-    """Prints, while a pipeline runs, how many shard steps are done and how long the rest may take."""
+class _SlotFn:
+    """A step over a queue of shards that worker processes of one machine share.
 
-    def __init__(
-        self, job: str, root: str, steps: Sequence[Step], tasks: Sequence[ShardTask], left: int, every: float = 10.0
-    ):
-        self.job, self.root, self.steps, self.tasks, self.left, self.every = job, root, steps, tasks, left, every
-        self.stop, self.start = threading.Event(), time.monotonic()
-        self.thread = threading.Thread(target=self._watch, daemon=True)
+    A shard is taken by making a file of its name: only one process can. ``parent``: the process to die with.
+    """
 
-    def __enter__(self):
-        self.thread.start()
-        return self
+    def __init__(self, root: str, job: str, step: Step, order: Sequence[ShardTask], queue: str, parent: int | None):
+        self.data = pickle.dumps((root, job, step, list(order), queue, parent))
 
-    def __exit__(self, *error):
-        self.stop.set()
-        self.thread.join()
+    def __call__(self, item: tuple[int, Any]) -> tuple[int, int]:
+        root, job, step, order, queue, parent = pickle.loads(self.data)
+        if parent is not None:
+            from pipelines.attempts import die_with
 
-    def _watch(self) -> None:
-        while not self.stop.wait(self.every):
-            still = sum(read_marker(self.root, self.job, s, t) is None for s in self.steps for t in self.tasks)
-            done, seconds = self.left - still, time.monotonic() - self.start
-            rest = f"about {seconds / done * still:.0f} s left" if done else "no estimate yet"
-            print(f"{self.job}: {done}/{self.left} shard steps in {seconds:.0f} s, {rest}", flush=True, file=sys.stdout)
+            die_with(parent)
+        with scratch(root, job):
+            os.makedirs(queue, exist_ok=True)
+            for task in order:
+                try:
+                    os.close(os.open(os.path.join(queue, f"{step.label}-{task}"), os.O_CREAT | os.O_EXCL))
+                except FileExistsError:
+                    continue
+                run_step(root, job, step, task)
+        return item[0], 0

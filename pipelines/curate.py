@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from models.errors import InputError
-from pipelines import storage
+from pipelines import provenance, storage
 from pipelines.beam import (
     RunnerOptions,
     ShardTask,
@@ -24,15 +24,16 @@ from pipelines.beam import (
     run_shards,
     runner_options,
 )
-from pipelines.dataset import ShardInfo, shard_name, update_manifest, write_shard
+from pipelines.dataset import shard_name, update_manifest, write_shard
+from pipelines.provenance import clips_producer
 from pipelines.stages.curation import Settings, curate_source
 from pipelines.stages.filters import SCORES, FilterThresholds, thresholds_with
 from pipelines.stages.landmarks import BACKENDS, check_backend, close_backends
 from pipelines.stages.limits import Limits, limits_with
+from pipelines.tables import write_table
 
 JOB, STEP = "curate", "clips"
 LISTS = (".txt", ".lst", ".list")
-VERSION = 1  # of what a clip is made of: raise it when the same source gives other clips
 
 
 @dataclass(frozen=True)
@@ -152,18 +153,6 @@ def quality_schema():
     )
 
 
-def write_table(root: str, name: str, rows: list[dict], schema) -> ShardInfo:
-    """Writes rows as Parquet, all or nothing. The same rows give the same bytes."""
-    import os
-
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    with storage.atomic_file(storage.join(root, name)) as temporary:
-        pyarrow.parquet.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
-        return ShardInfo(name, len(rows), os.path.getsize(temporary), storage.sha256_file(temporary))
-
-
 def curate(config: CurateConfig, runner: RunnerOptions | None = None) -> dict:
     """Runs the job; returns the summary that ``--json`` prints. Run again, it does only what is not done."""
     start = time.monotonic()
@@ -172,10 +161,12 @@ def curate(config: CurateConfig, runner: RunnerOptions | None = None) -> dict:
     check_backend(config.landmarks, config.landmark_weights)
     sources = mark_duplicates(find_sources(config.inputs))
     print(f"curate: {len(sources)} sources, landmarks by {config.landmarks}", flush=True)
-    settings = Settings(config.landmarks, config.landmark_weights, config.thresholds, config.limits)
-    weights = storage.sha256_file(config.landmark_weights) if config.landmark_weights else ""
+    producer = clips_producer(config.landmarks, config.landmark_weights, config.thresholds, config.limits)
+    made_by = provenance.made_by(["clips"], producer)
+    settings = Settings(
+        config.landmarks, config.landmark_weights, config.thresholds, config.limits, provenance.to_text(made_by)
+    )
     sizes = [storage.size(source.path) if storage.exists(source.path) else -1 for source in sources]
-    made_by = fingerprint(VERSION, config.landmarks, weights, config.thresholds, config.limits)
     step = Step(
         STEP,
         CurateShard(config.output, settings),
@@ -198,10 +189,9 @@ def curate(config: CurateConfig, runner: RunnerOptions | None = None) -> dict:
     reasons = sum((Counter(summary["reasons"]) for summary in summaries), Counter())
     producer = {
         "job": JOB,
-        "backend": config.landmarks,
+        **made_by["clips"],
+        "made_by": made_by,
         "detector": "dlib-hog",
-        "config": made_by,
-        "weights_sha256": weights,
         "thresholds": asdict(config.thresholds),
     }
     clips = [info for info in files if info.path.startswith("clips/")]

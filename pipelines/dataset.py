@@ -4,35 +4,40 @@ A dataset is a folder (local or ``gs://``) of aligned columns in ArrayRecord: ro
 every column, so a column can be made again without touching another and a loader joins by index without a shuffle. A
 clip whose annotator failed keeps its row, with the reason in ``error``.
 
-Records are ``tf.train.Example`` (what TFDS, seqio and MaxText read), written and read without TensorFlow, which would
-cost a loader worker seconds and hundreds of megabytes. An array is one bytes feature with ``/dtype`` and ``/shape``
-features beside it.
+Beside the columns lie tables (Parquet): rejects and quality of `archon curate`, and failures of `archon annotate` and
+`archon tokenize` (`failures/`, see FAILURE_FIELDS). The manifest (pipelines/manifest.py) lists every shard with its
+size, hash and count; readers check it first and name a shard that is missing, truncated or replaced.
 """
 
-import functools
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from models.errors import InputError
 from pipelines import storage
+from pipelines.manifest import MANIFEST, SCHEMA_VERSION, ShardInfo, check_manifest, read_manifest, shard_infos
+from pipelines.records import Record, Value, decode_record, encode_record
 
-SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
-
-# Column -> its fields. Every record also has `clip_id` and `error` (empty if the row is good). T is the clip's number
-# of frames.
+# What every record of every column has, error rows too: which clip this is, where it comes from, what made it.
+ROW_FIELDS = (
+    "clip_id",
+    "error",  # empty if the row is good, else "annotator: Type: message" and the fields of the column are not there
+    "source_sha256",  # of the source video's file
+    "start_frame",  # the clip's frames in the source, on the 30 fps clock, end excluded
+    "end_frame",
+    "box",  # float32 (3,): x0, y0, side in source pixels
+    "made_by",  # JSON: column -> {"backend", "code", "config", "weights"}, for the column and all that it builds on
+)
+# Column -> its own fields. T is the clip's number of frames.
 COLUMN_FIELDS: dict[str, tuple[str, ...]] = {
     "clips": (
         "source",
-        "source_sha256",
-        "start_frame",
-        "end_frame",
         "num_frames",
-        "box",  # float32 (3,): x0, y0, side in source pixels
         "source_size",  # int32 (2,): width, height as displayed
         "video",  # mp4 bytes: 256x256 H.264 at 30 fps with AAC sound
         "audio",  # int16 (audio_samples(T),), 16 kHz mono
@@ -44,8 +49,22 @@ COLUMN_FIELDS: dict[str, tuple[str, ...]] = {
     "expression": ("expression",),
     "pose": ("pose", "reprojection_error"),
     "semantics": ("labels", "backend", "flicker"),  # flicker: share of still pixels that change their label
-    "description": ("description", "backend"),
-    "script": ("text", "words", "language", "confidence", "backend"),
+    "description": (
+        "description",
+        "backend",
+        "usage",  # JSON object: what a paid service counted and cost; empty for a captioner that is not paid
+    ),
+    "script": (
+        "text",
+        "words",  # JSON list of {word, start, end, confidence}, seconds
+        "language",  # ISO 639-1, or "und" where it is not decided
+        "language_confidence",  # 0..1
+        "confidence",  # 0..1, of the words, weighted by their duration
+        "speech_rate",  # words a second of speech
+        "flags",  # JSON list of {reason, text, start, end}: what was heard and left out
+        "details",  # JSON object: what its maker says beside: log-probabilities, the subtitle file and its hash ...
+        "backend",
+    ),
     "speech": ("audio", "gain_db", "activity", "pitch_hz", "backend"),
     "image": ("image", "frame"),
     "tokens": (
@@ -62,126 +81,33 @@ COLUMN_FIELDS: dict[str, tuple[str, ...]] = {
         "split",
     ),
 }
+# The columns of the table of failures (failures/*.parquet), all text: one row for each annotator and clip that failed.
+# `column` is the annotator's first column, or `tokens`. `traceback_hash` is the same for the same failure of another
+# clip; it and `traceback` are null where the cause is a failed row of another column (type MissingInput).
+FAILURE_FIELDS = ("column", "clip_id", "stage", "type", "message", "traceback_hash", "traceback")
 ANNOTATIONS = ("shape", "expression", "pose", "semantics", "description", "script", "speech", "image")
 
-Value = np.ndarray | bytes | str | int | float
-Record = dict[str, Value]
 
+def row_fields(clip: Mapping[str, Value], made_by: str, error: str = "") -> Record:
+    """The fields that every record has (ROW_FIELDS), for a clip's row in a column.
 
-# --- Records ---
-
-
-@functools.lru_cache(maxsize=1)
-def _example_class():
-    """Builds tf.train.Example's message class from its public field numbers."""
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-
-    field = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="archon/example.proto", package="archon.example", syntax="proto3")
-
-    def message(name: str, parent=None):
-        out = (parent.nested_type if parent is not None else file.message_type).add()
-        out.name = name
-        return out
-
-    def add(owner, name: str, number: int, kind: int, repeated: bool = False, type_name: str = "", oneof: bool = False):
-        out = owner.field.add(name=name, number=number, type=kind)
-        out.label = field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL
-        if type_name:
-            out.type_name = f".archon.example.{type_name}"
-        if oneof:
-            out.oneof_index = 0
-        if repeated and kind in (field.TYPE_FLOAT, field.TYPE_INT64):
-            out.options.packed = True
-
-    add(message("BytesList"), "value", 1, field.TYPE_BYTES, repeated=True)
-    add(message("FloatList"), "value", 1, field.TYPE_FLOAT, repeated=True)
-    add(message("Int64List"), "value", 1, field.TYPE_INT64, repeated=True)
-    feature = message("Feature")
-    feature.oneof_decl.add(name="kind")
-    for number, kind in enumerate(("BytesList", "FloatList", "Int64List"), start=1):
-        name = kind.replace("List", "_list").lower()
-        add(feature, name, number, field.TYPE_MESSAGE, type_name=kind, oneof=True)
-    features = message("Features")
-    entry = message("FeatureEntry", features)
-    entry.options.map_entry = True
-    add(entry, "key", 1, field.TYPE_STRING)
-    add(entry, "value", 2, field.TYPE_MESSAGE, type_name="Feature")
-    add(features, "feature", 1, field.TYPE_MESSAGE, repeated=True, type_name="Features.FeatureEntry")
-    add(message("Example"), "features", 1, field.TYPE_MESSAGE, type_name="Features")
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("archon.example.Example"))
-
-
-def encode_record(record: Mapping[str, Value]) -> bytes:
-    """Serialises a record as tf.train.Example.
-
-    The same record always gives the same bytes. Floats are kept as float32.
+    Args:
+        clip: its record in the clips column (or the same fields).
+        made_by: see pipelines/provenance.py.
+        error: why there is nothing else in the row.
     """
-    example = _example_class()()
-    feature = example.features.feature
-    for name, value in record.items():
-        if isinstance(value, np.ndarray):
-            feature[name].bytes_list.value.append(np.ascontiguousarray(value).tobytes())
-            feature[f"{name}/dtype"].bytes_list.value.append(value.dtype.str.encode())
-            feature[f"{name}/shape"].int64_list.value.extend(value.shape)
-        elif isinstance(value, str):
-            feature[name].bytes_list.value.append(value.encode())
-            feature[f"{name}/dtype"].bytes_list.value.append(b"str")
-        elif isinstance(value, bytes):
-            feature[name].bytes_list.value.append(value)
-        elif isinstance(value, bool | int | np.integer):
-            feature[name].int64_list.value.append(int(value))
-        elif isinstance(value, float | np.floating):
-            feature[name].float_list.value.append(float(value))
-        else:
-            raise TypeError(f"field {name}: {type(value).__name__} is not one of ndarray, str, bytes, int, float")
-    return example.SerializeToString(deterministic=True)
-
-
-def decode_record(data: bytes) -> Record:
-    """Reads what encode_record wrote. Arrays are read-only views of the record's bytes."""
-    feature = _example_class().FromString(data).features.feature
-    record: Record = {}
-    for name in feature:
-        if name.endswith(("/dtype", "/shape")):
-            continue
-        value = feature[name]
-        kind = value.WhichOneof("kind")
-        if kind == "int64_list":
-            record[name] = int(value.int64_list.value[0])
-        elif kind == "float_list":
-            record[name] = float(value.float_list.value[0])
-        else:
-            raw = value.bytes_list.value[0]
-            dtype = feature[f"{name}/dtype"].bytes_list.value[0] if f"{name}/dtype" in feature else b""
-            if dtype == b"str":
-                record[name] = raw.decode()
-            elif dtype:
-                shape = tuple(feature[f"{name}/shape"].int64_list.value)
-                record[name] = np.frombuffer(raw, np.dtype(dtype.decode())).reshape(shape)
-            else:
-                record[name] = raw
-    return record
-
-
-def error_record(clip_id: str, error: str) -> Record:
-    """The row of a clip whose annotator failed; ``error`` is "stage: Type: message"."""
-    return {"clip_id": clip_id, "error": error}
+    return {
+        "clip_id": clip["clip_id"],
+        "error": error,
+        "source_sha256": clip["source_sha256"],
+        "start_frame": int(clip["start_frame"]),
+        "end_frame": int(clip["end_frame"]),
+        "box": np.asarray(clip["box"], np.float32),
+        "made_by": made_by,
+    }
 
 
 # --- Shards ---
-
-
-@dataclass(frozen=True)
-class ShardInfo:
-    """What the manifest says of one shard; ``path`` is relative to the dataset."""
-
-    path: str
-    count: int
-    size: int
-    sha256: str
 
 
 def shard_name(column: str, index: int, count: int) -> str:
@@ -189,26 +115,68 @@ def shard_name(column: str, index: int, count: int) -> str:
     return f"{column}/{column}-{index:05d}-of-{count:05d}.array_record"
 
 
+class ShardWriter:
+    """Writes records one after another to a local ArrayRecord file; nothing is held in memory but the last one."""
+
+    def __init__(self, path: str):
+        from array_record.python import array_record_module
+
+        self.path, self.count = path, 0
+        self.size, self.sha256 = 0, ""  # known once the file is closed and checked
+        self._sums: list[bytes] = []
+        # group_size:1 is what random access wants; zstd makes raw label volumes small.
+        self._writer = array_record_module.ArrayRecordWriter(path, "group_size:1,zstd:3")
+
+    def write(self, record: Record) -> None:
+        data = encode_record(record)
+        self._writer.write(data)
+        self._sums.append(hashlib.sha256(data).digest())
+        self.count += 1
+
+    def close(self) -> None:
+        if self._writer.is_open():
+            self._writer.close()
+
+    def check(self, name: str) -> None:
+        """Reads the closed file back; OSError if a byte of a record is not what was written. Sets size and sha256."""
+        from array_record.python import array_record_module
+
+        reader = array_record_module.ArrayRecordReader(self.path)
+        if not reader.ok() or reader.num_records() != self.count:
+            raise OSError(f"{name}: wrote {self.count} records but read back {reader.num_records()}")
+        for index, expected in enumerate(self._sums):
+            try:
+                data = reader.read([index])[0]
+            except Exception as error:  # the reader's own errors have no common class
+                raise OSError(f"{name}: record {index} cannot be read back ({error!r})") from error
+            if hashlib.sha256(data).digest() != expected:
+                raise OSError(f"{name}: record {index} is not what was written when it is read back")
+        reader.close()
+        self.size, self.sha256 = os.path.getsize(self.path), storage.sha256_file(self.path)
+
+
+@contextmanager
+def shard_writer(path: str) -> Iterator[ShardWriter]:
+    """Yields a writer; when the block ends well the file is read back, checked and published as ``path``.
+
+    Raises:
+        OSError: what was read back is not what was written. Nothing is published.
+    """
+    with storage.atomic_file(path) as temporary:
+        writer = ShardWriter(temporary)
+        try:
+            yield writer
+        finally:
+            writer.close()
+        writer.check(path)
+
+
 def write_shard(root: str | os.PathLike, name: str, records: Iterable[Record]) -> ShardInfo:
     """Writes a shard under a temporary local name, reads it back, hashes it and publishes it as ``root/name``."""
-    from array_record.python import array_record_module
-
-    with storage.atomic_file(storage.join(root, name)) as temporary:
-        # group_size:1 is what random access wants; zstd makes raw label volumes small.
-        writer = array_record_module.ArrayRecordWriter(temporary, "group_size:1,zstd:3")
-        count = 0
+    with shard_writer(storage.join(root, name)) as writer:
         for record in records:
-            writer.write(encode_record(record))
-            count += 1
-        writer.close()
-        reader = array_record_module.ArrayRecordReader(temporary)
-        if not reader.ok() or reader.num_records() != count:
-            raise OSError(f"{storage.join(root, name)}: wrote {count} records but read back {reader.num_records()}")
-        for index in range(count):
-            if not reader.read([index])[0]:
-                raise OSError(f"{storage.join(root, name)}: record {index} read back empty")
-        reader.close()
-        return ShardInfo(name, count, os.path.getsize(temporary), storage.sha256_file(temporary))
+            writer.write(record)
+    return ShardInfo(name, writer.count, writer.size, writer.sha256)
 
 
 class ShardReader(Sequence):
@@ -224,18 +192,19 @@ class ShardReader(Sequence):
         if self._reader is None:
             from array_record.python import array_record_module
 
-            if not storage.is_remote(self.path) and not os.path.exists(self.path):
+            if self._info is not None:
+                storage.check(self.path, self._info.size, self._info.sha256)
+            elif not storage.exists(self.path):
                 raise InputError(f"{self.path}: this shard is missing")
-            if self._info is not None and storage.size(self.path) != self._info.size:
-                raise InputError(
-                    f"{self.path}: {storage.size(self.path)} bytes, but the manifest says {self._info.size}: "
-                    "truncated or replaced"
-                )
             reader = array_record_module.ArrayRecordReader(self.path)
             # A file that was cut short opens without an error and says that it has no records; only ok() tells.
             if not reader.ok():
                 raise InputError(
                     f"{self.path}: not a whole ArrayRecord file (truncated, or its writer never closed it)"
+                )
+            if self._info is not None and reader.num_records() != self._info.count:
+                raise InputError(
+                    f"{self.path}: {reader.num_records()} records, but the manifest says {self._info.count}"
                 )
             self._reader = reader
         return self._reader
@@ -246,10 +215,42 @@ class ShardReader(Sequence):
     def __getitem__(self, index: int) -> Record:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.path}: record {index} of {len(self)}")
-        data = self._open().read([index])[0]
+        reader = self._open()
+        try:
+            data = reader.read([index])[0]
+        except Exception as error:  # the reader's own errors have no common class, and some have no text
+            raise InputError(f"{self.path}: record {index} cannot be read, damaged? ({error!r})") from error
         if not data:
             raise InputError(f"{self.path}: record {index} is empty")
-        return decode_record(data)
+        try:
+            return decode_record(data)
+        except Exception as error:
+            raise InputError(f"{self.path}: record {index} is not a record of ours ({error!r})") from error
+
+
+_hashed: dict[tuple, str] = {}  # (path, size, time of the file) -> hash of its bytes, of this process
+
+
+def check_shard(root: str | os.PathLike, info: ShardInfo, full: bool = True) -> None:
+    """Checks a shard against the manifest: size and number of records, and if ``full`` the hash of its bytes.
+
+    A hash is computed once a process, as long as the file's size and time stay the same.
+
+    Raises:
+        InputError: it is missing, truncated, replaced or damaged; names the file.
+    """
+    path = storage.join(root, info.path)
+    storage.check(path, info.size, info.sha256)
+    if full:
+        key = (path, info.size, info.sha256 if storage.is_remote(path) else os.stat(path).st_mtime_ns)
+        if key not in _hashed:
+            with storage.local_copy(path) as local:
+                _hashed[key] = storage.sha256_file(local)
+        if _hashed[key] != info.sha256:
+            raise InputError(
+                f"{path}: its bytes have hash {_hashed[key]}, but the manifest says {info.sha256}: damaged"
+            )
+    ShardReader(path, info)._open()
 
 
 def read_shard(path: str | os.PathLike) -> Iterator[Record]:
@@ -289,29 +290,33 @@ class Dataset:
         return storage.join(self.root, name)
 
     def manifest(self) -> dict:
-        try:
-            return json.loads(storage.read_bytes(self.path(MANIFEST)))
-        except FileNotFoundError:
-            raise InputError(
-                f"{self.path(MANIFEST)}: no such file; expected a dataset made by `archon curate`"
-            ) from None
-        except json.JSONDecodeError as error:
-            raise InputError(f"{self.path(MANIFEST)}: not JSON ({error})") from None
+        """The checked manifest (pipelines/manifest.py). InputError if there is none or it is not one."""
+        return read_manifest(self.root, COLUMN_FIELDS)
 
     def columns(self) -> list[str]:
         return list(self.manifest()["columns"])
 
     def shard_infos(self, column: str) -> list[ShardInfo]:
-        columns = self.manifest()["columns"]
-        if column not in columns:
-            raise InputError(f"{self.root}: no column {column!r}; it has {', '.join(columns) or 'none'}")
-        return [ShardInfo(**info) for info in columns[column]["shards"]]
+        manifest = self.manifest()
+        if column not in manifest["columns"]:
+            raise InputError(f"{self.root}: no column {column!r}; it has {', '.join(manifest['columns']) or 'none'}")
+        return shard_infos(manifest, column)
 
     def shards(self, column: str) -> list[str]:
         return [self.path(info.path) for info in self.shard_infos(column)]
 
     def column(self, column: str) -> Column:
         return Column([ShardReader(self.path(info.path), info) for info in self.shard_infos(column)])
+
+    def verify(self, *columns: str, full: bool = False) -> None:
+        """Checks every shard of the named columns (default: all) with check_shard. InputError names the first bad one.
+
+        Without ``full`` this reads no data: what a job does when it opens a dataset.
+        """
+        manifest = self.manifest()
+        for column in columns or manifest["columns"]:
+            for info in self.shard_infos(column):
+                check_shard(self.root, info, full)
 
     def good_rows(self, *columns: str) -> list[int]:
         """Rows in which none of the named columns carries an error."""
@@ -353,8 +358,6 @@ def update_manifest(
     manifest = {"schema_version": SCHEMA_VERSION, "columns": {}}
     if storage.exists(path):
         manifest = Dataset(root).manifest()
-        if manifest.get("schema_version") != SCHEMA_VERSION:
-            raise InputError(f"{path}: schema_version {manifest.get('schema_version')}, expected {SCHEMA_VERSION}")
     for column, (shards, producer) in columns.items():
         if column not in COLUMN_FIELDS:
             raise ValueError(f"unknown column {column}")
@@ -364,5 +367,6 @@ def update_manifest(
             "shards": [asdict(info) for info in shards],
         }
     manifest.update(facts)
+    check_manifest(manifest, COLUMN_FIELDS, path)
     write_json(path, manifest)
     return manifest

@@ -1,11 +1,11 @@
 """Which face model a command fits or draws: its files, and what identifies them."""
 
 import argparse
-import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from models.errors import InputError
+from models.loading import load_once
 from pipelines import storage
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class FaceModelFiles:
         return model
 
 
-@functools.lru_cache(maxsize=1)
+@load_once()
 def _loaded(files: FaceModelFiles) -> "FaceModel":
     from models.face.model import load_face_model
 

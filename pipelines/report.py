@@ -17,8 +17,8 @@ import numpy as np
 from models.errors import InputError
 from models.signals import SPEECH_RATE, VIDEO_FPS
 from pipelines import overlay, storage
-from pipelines.beam import STATE
 from pipelines.dataset import ANNOTATIONS, Dataset, Record
+from pipelines.state import STATE
 
 REPORT = "report/index.html"
 CONTACT_SHEET = "report/contact_sheet.png"

@@ -5,10 +5,8 @@ pieces belong to the language model's vocabulary). A clip that lacks a column ke
 """
 
 import argparse
-import functools
 import json
 import time
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from models.errors import InputError
+from models.loading import load_once
 from models.signals import CROP_SIZE, SEMANTIC_SIZE, latent_steps, speech_steps
-from pipelines import storage
+from pipelines import provenance, storage
 from pipelines.beam import (
     RunnerOptions,
     ShardTask,
@@ -26,23 +25,20 @@ from pipelines.beam import (
     add_runner_arguments,
     fingerprint,
     marker_files,
-    run_shards,
     runner_options,
 )
-from pipelines.dataset import (
-    ANNOTATIONS,
-    Dataset,
-    Record,
-    ShardReader,
-    error_record,
-    heldout_sources,
-    shard_name,
-    update_manifest,
-    write_shard,
-)
+from pipelines.books import books_for_manifest, sum_books
+from pipelines.code_hash import code_hash
+from pipelines.column_shard import ColumnWork, make_shard, run_columns, write_inputs
+from pipelines.dataset import ANNOTATIONS, Dataset, heldout_sources, update_manifest
+from pipelines.failures import Failures, failure_limit
+from pipelines.keyed import Fields, Keyed, one_by_one
+from pipelines.provenance import Producer
+from pipelines.records import Record
 
 JOB, STEP = "tokenize", "tokens"
-VERSION = 1  # of what a token record is made of: raise it when the same columns and tokenizers give other tokens
+# Where the code that makes tokens starts, and the packages whose version decides what it makes.
+CODE, PACKAGES = ("pipelines.tokenize.token_fields", "models.tokenizers.load_tokenizer"), ("jax",)
 TOKENIZERS = ("text", "speech", "image", "semantic", "shape", "expression", "pose")
 
 
@@ -54,12 +50,13 @@ class TokenizeConfig:
     tokenizers: str
 
 
-@functools.lru_cache(maxsize=2)
+@load_once(2)
 def load_all(directory: str) -> dict:
     """Tokenizer name -> tokenizer, loaded once a process."""
     from models.tokenizers import load_tokenizer
 
-    return {name: load_tokenizer(Path(directory, name)) for name in TOKENIZERS}
+    with storage.local_folder(directory) as folder:
+        return {name: load_tokenizer(Path(folder, name)) for name in TOKENIZERS}
 
 
 def tokenize_clip(clip: Record, columns: Mapping[str, Record], tokenizers: Mapping) -> Record:
@@ -95,43 +92,30 @@ def tokenize_clip(clip: Record, columns: Mapping[str, Record], tokenizers: Mappi
     }
 
 
+def token_fields(
+    clip: Record, columns: Mapping[str, Record], tokenizers: Mapping, hashes: str, heldout: frozenset[str]
+) -> Record:
+    """All fields of a clip's token record: its codes and texts, and which tokenizers and which split they are of."""
+    split = "heldout" if clip["source_sha256"] in heldout else "train"
+    return {**tokenize_clip(clip, columns, tokenizers), "tokenizers": hashes, "split": split}
+
+
 @dataclass(frozen=True)
 class TokenizeShard:
     """The step: reads a shard's columns, writes its token records."""
 
     config: TokenizeConfig
-    inputs: tuple[tuple[str, tuple[str, ...]], ...]
-    heldout: tuple[str, ...]
+    heldout: frozenset[str]
+    work: ColumnWork
 
     def __call__(self, task: ShardTask) -> StepResult:
         tokenizers = load_all(self.config.tokenizers)
-        hashes = {name: tokenizer.weights_sha256 for name, tokenizer in tokenizers.items()}
-        readers = {column: ShardReader(paths[task.index]) for column, paths in self.inputs}
-        rows, errors = [], []
-        for k in range(len(readers["clips"])):
-            row = self._row({column: reader[k] for column, reader in readers.items()}, tokenizers, hashes)
-            rows.append(row)
-            if row["error"]:
-                errors.append(f"{row['clip_id']}: {row['error']}")
-        info = write_shard(self.config.dataset, shard_name(STEP, task.index, task.count), rows)
-        return StepResult((info,), {"clips": len(rows), "errors": errors})
+        hashes = json.dumps({name: tokenizer.weights_sha256 for name, tokenizer in tokenizers.items()}, sort_keys=True)
 
-    def _row(self, records: Mapping[str, Record], tokenizers: Mapping, hashes: Mapping[str, str]) -> Record:
-        clip = records["clips"]
-        failed = next((f"{name}: {record['error']}" for name, record in records.items() if record["error"]), "")
-        if failed:
-            return error_record(clip["clip_id"], f"tokenize: needs {failed}")
-        stray = next((name for name, record in records.items() if record["clip_id"] != clip["clip_id"]), "")
-        try:
-            if stray:
-                raise InputError(f"column {stray} has clip {records[stray]['clip_id']} in this row: not aligned")
-            fields = tokenize_clip(clip, records, tokenizers)
-        except Exception as error:
-            traceback.print_exc()
-            return error_record(clip["clip_id"], f"tokenize: {type(error).__name__}: {error}")
-        split = "heldout" if clip["source_sha256"] in self.heldout else "train"
-        facts = {"tokenizers": json.dumps(hashes, sort_keys=True), "split": split}
-        return {"clip_id": clip["clip_id"], "error": "", **fields, **facts}
+        def encode(item: Keyed) -> Fields:
+            return {STEP: token_fields(item.clip, item.columns, tokenizers, hashes, self.heldout)}
+
+        return make_shard(self.work, task, one_by_one(encode))
 
 
 def tokenize(config: TokenizeConfig, runner: RunnerOptions | None = None) -> dict:
@@ -139,8 +123,11 @@ def tokenize(config: TokenizeConfig, runner: RunnerOptions | None = None) -> dic
 
     Raises:
         InputError: a column or a tokenizer is missing, or the columns have not the same shards.
+        TooManyFailures: more failures than ``runner.max_failures`` allows.
+        BooksError: the books do not close.
     """
     start = time.monotonic()
+    runner = runner or RunnerOptions()
     dataset = Dataset(config.dataset)
     infos = {column: dataset.shard_infos(column) for column in ("clips", *ANNOTATIONS)}
     counts = {column: tuple(info.count for info in shards) for column, shards in infos.items()}
@@ -153,30 +140,48 @@ def tokenize(config: TokenizeConfig, runner: RunnerOptions | None = None) -> dic
         if not storage.exists(path):
             raise InputError(f"{path}: no such file; expected the trained {name} tokenizer (`archon train {name}`)")
         weights[name] = json.loads(storage.read_bytes(path))["weights_sha256"]
-    heldout = tuple(sorted(heldout_sources(row["source_sha256"] for row in dataset.column("clips"))))
-    work = TokenizeShard(
-        config,
-        tuple((column, tuple(dataset.path(info.path) for info in shards)) for column, shards in infos.items()),
-        heldout,
+    heldout = frozenset(heldout_sources(row["source_sha256"] for row in dataset.column("clips")))
+    manifest = dataset.manifest()
+    upstream = [provenance.from_manifest(config.dataset, manifest, column) for column in infos]
+    # The split is the only setting that decides; it is a rule over all sources, so it is counted by its outcome.
+    producer = Producer("tokenizers", code_hash(CODE, PACKAGES), fingerprint(sorted(heldout)), _weights_text(weights))
+    made_by = provenance.made_by([STEP], producer, upstream)
+    clips = sum(counts["clips"])
+    limit = failure_limit(runner.max_failures, clips)
+    work = ColumnWork(
+        config.dataset,
+        JOB,
+        STEP,
+        (STEP,),
+        ANNOTATIONS,
+        producer,
+        fingerprint(made_by, [[info.sha256 for info in shards] for shards in infos.values()]),
+        Failures(config.dataset, JOB, fingerprint(made_by), limit, runner.is_local),
+        write_inputs(config.dataset, JOB, infos),
     )
-    hashes = [[info.sha256 for info in shards] for shards in infos.values()]
-    step = Step(STEP, work, fingerprint(VERSION, weights, heldout, hashes))
+    step = Step(STEP, TokenizeShard(config, heldout, work), work.fingerprint)
     tasks = [ShardTask(index, len(infos["clips"])) for index in range(len(infos["clips"]))]
     print("tokenize: " + ", ".join(f"{name} {digest[:8]}" for name, digest in weights.items()), flush=True)
-    markers = run_shards(JOB, config.dataset, [step], tasks, runner or RunnerOptions())[STEP]
-    files = marker_files(markers)
-    errors = [text for marker in markers for text in marker["summary"]["errors"]]
-    for text in errors:
+    markers = run_columns(JOB, [(work, step)], tasks, runner)[STEP]
+    books = sum_books(JOB, "clips", (marker["summary"]["books"] for marker in markers), clips)
+    print("\n".join(books.lines()), flush=True)
+    for text in [text for marker in markers for text in marker["summary"]["errors"]][:20]:
         print(f"tokenize: {text}", flush=True)
-    producer = {"job": JOB, "version": VERSION, "backend": "tokenizers", "tokenizers": weights}
-    update_manifest(config.dataset, {STEP: (files, producer)})
+    files = [info for info in marker_files(markers) if info.path.startswith(f"{STEP}/")]
+    facts = {"job": JOB, **made_by[STEP], "made_by": made_by, "tokenizers": weights}
+    update_manifest(config.dataset, {STEP: (files, facts)}, books=books_for_manifest(config.dataset, books))
     return {
-        "clips": sum(info.count for info in files),
-        "errors": len(errors),
+        "clips": books.items,
+        "errors": books.failed.total(),
+        "books": books.as_dict(),
         "heldout_sources": len(heldout),
         "tokenizers": weights,
         "seconds": round(time.monotonic() - start, 2),
     }
+
+
+def _weights_text(weights: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {digest}" for name, digest in sorted(weights.items()))
 
 
 def register(parser: argparse.ArgumentParser) -> None:

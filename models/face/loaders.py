@@ -1,12 +1,12 @@
 """Which loader reads which file: a face model's format is told by its content, not its name."""
 
-import functools
 import os
 
 import numpy as np
 
 from models.errors import InputError
 from models.face.model import FaceModel
+from models.loading import load_once
 
 _EXPECTED = "expected FLAME (.pkl or .npz), BFM (.mat of Deep3DFaceRecon) or an .npz of our format"
 
@@ -79,7 +79,7 @@ def read_dictionary(path: str, allow_code: bool) -> dict[str, np.ndarray]:
     return {str(key): array for key, array in value.items()}
 
 
-@functools.lru_cache(maxsize=1)
+@load_once()
 def _embedded() -> FaceModel:
     from models.face.procedural import build_head
 

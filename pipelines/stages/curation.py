@@ -18,6 +18,7 @@ import numpy as np
 from models.errors import InputError
 from models.signals import AUDIO_RATE, VIDEO_FPS
 from pipelines import storage
+from pipelines.dataset import row_fields
 from pipelines.stages import crop, faces, filters, landmarks, segments, shots, video, voice_activity
 from pipelines.stages.filters import SCORES, FilterThresholds
 from pipelines.stages.limits import DecodeError, Limits, MediaError
@@ -35,6 +36,7 @@ class Settings:
     landmark_weights: str | None = None
     thresholds: FilterThresholds = field(default_factory=FilterThresholds)
     limits: Limits = field(default_factory=Limits)
+    made_by: str = "{}"  # what every clip record says of its making (pipelines/provenance.py)
 
 
 @dataclass
@@ -346,14 +348,12 @@ def _make_clip(
         raise Filtered("filters", missed[0][0], "; ".join(detail for _, detail in missed))
     result.clips.append(
         {
-            "clip_id": identity,
-            "error": "",
+            **row_fields(
+                dict(clip_id=identity, source_sha256=digest, start_frame=start, end_frame=end, box=box),
+                settings.made_by,
+            ),
             "source": source,
-            "source_sha256": digest,
-            "start_frame": start,
-            "end_frame": end,
             "num_frames": count,
-            "box": np.array(box, np.float32),
             "source_size": np.array([info.width, info.height], np.int32),
             "video": encoded,
             "audio": sound.astype(np.int16),

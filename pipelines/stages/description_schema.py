@@ -91,6 +91,43 @@ def description_form() -> list[tuple[str, ...]]:
     return form
 
 
+def description_json_schema() -> dict:
+    """Returns DESCRIPTION_FIELDS as the schema that a captioner is held to, in OpenAPI's words as Gemini reads them.
+
+    Every field is required, in this order; every attribute may say "unknown".
+    """
+
+    def attribute(allowed: tuple) -> dict:
+        if isinstance(allowed[0], int):
+            number = {"type": "INTEGER", "minimum": allowed[0], "maximum": allowed[1]}
+            return {"anyOf": [number, {"type": "STRING", "enum": [UNKNOWN]}]}
+        return {"type": "STRING", "enum": [*allowed, UNKNOWN]}
+
+    def mapping(properties: dict) -> dict:
+        names = list(properties)
+        return {"type": "OBJECT", "properties": properties, "required": names, "propertyOrdering": names}
+
+    fields = {}
+    for field in DESCRIPTION_FIELDS:
+        attributes = {name: attribute(allowed) for name, allowed in field.attributes.items()}
+        fields[field.name] = attributes.get("value") or mapping(attributes)
+    return mapping(fields)
+
+
+def normal_description(text: str) -> str:
+    """Returns a description as it is stored: checked, its fields in their order, no spaces.
+
+    Raises:
+        InputError: as validate_description.
+    """
+    values = validate_description(text)
+    ordered = {}
+    for field in DESCRIPTION_FIELDS:
+        value = values[field.name]
+        ordered[field.name] = {name: value[name] for name in field.attributes} if isinstance(value, dict) else value
+    return compact_json(ordered)
+
+
 def compact_json(value) -> str:
     """Returns JSON without spaces, as descriptions are stored."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -6,7 +6,6 @@ through weak ones. `find_any_face` is dlib's convolutional detector, which also 
 and only says why a video without a frontal face was rejected.
 """
 
-import functools
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from models.errors import InputError
+from models.loading import load_once
 
 BACKEND = "dlib-hog"
 STRIDE = 6  # frames between two detections: 5 a second
@@ -53,7 +53,7 @@ class Track:
         return float(np.median([face.size for face in self.faces.values()]))
 
 
-@functools.lru_cache(maxsize=1)
+@load_once()
 def _detector():
     import dlib
 
@@ -79,7 +79,7 @@ def model_file(name: str) -> str:
     return str(Path(spec.origin).parent / "models" / name)
 
 
-@functools.lru_cache(maxsize=1)
+@load_once()
 def _any_detector():
     import dlib
 

@@ -9,13 +9,13 @@
 Every backend sees the box that the one detector found, so all follow the same face.
 """
 
-import functools
 import os
 from collections.abc import Sequence
 
 import numpy as np
 
 from models.errors import InputError
+from models.loading import load_once
 from models.signals import NUM_LANDMARKS
 from pipelines.stages.faces import model_file
 
@@ -89,7 +89,7 @@ def fill_and_smooth(landmarks: np.ndarray, max_gap: int = 6) -> np.ndarray | Non
 # --- dlib ---
 
 
-@functools.lru_cache(maxsize=2)
+@load_once(2)
 def _dlib_predictor(path: str):
     import dlib
 
@@ -116,7 +116,7 @@ def _dlib(frames, boxes, weights):
 # --- MediaPipe ---
 
 
-@functools.lru_cache(maxsize=2)
+@load_once(2)
 def load_face_mesh(path: str):
     import mediapipe
 
@@ -164,7 +164,7 @@ def _mediapipe(frames, boxes, weights):
 # --- face-alignment (FAN) ---
 
 
-@functools.lru_cache(maxsize=2)
+@load_once(2)
 def _fan(weights: str | None):
     import torch
     from face_alignment.api import models_urls

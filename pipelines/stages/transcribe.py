@@ -1,90 +1,122 @@
 """The script of a clip: words with times and confidences, by PocketSphinx 5 and the English model in its wheel.
 
-PocketSphinx hears English in any language: the language of a transcript is that of the model, not a measurement, and on
-other speech the confidence is what tells (faster than real time on one core; https://github.com/cmusphinx/pocketsphinx,
-BSD licence).
+PocketSphinx hears English words in any language. A second, cheap pass over the same sound hears only its phones, in any
+order: how far the words' phones agree with those, and how sure the words are, says whether the speech is English at
+all (pipelines/stages/language.py). https://github.com/cmusphinx/pocketsphinx, BSD licence.
 """
 
-import functools
+import math
+import os
 import re
-from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from models.signals import AUDIO_RATE, SPEECH_RATE
+from models.loading import load_once
+from models.signals import AUDIO_RATE
+from pipelines.stages.hallucinations import GuardConfig, guard
+from pipelines.stages.language import EnglishEvidence, phone_agreement, spoken_language
 from pipelines.stages.speech import levels_db
+from pipelines.stages.transcript import (
+    UNDECIDED,
+    Transcript,
+    Word,
+    confidence_of,
+    heard_share,
+    in_segments,
+    speech_rate,
+)
 
 BACKEND = "pocketsphinx"
-MODEL_LANGUAGE = "en"
 
 # The decoder's clock, frames a second.
 _FRAME_RATE = 100
-# Digital silence, dBFS, and how much of a word must be voice.
+# Digital silence, dBFS.
 _SILENCE = -60.0
-_HEARD = 0.25
 _ALTERNATIVE = re.compile(r"\(\d+\)$")
+_WORDS, _PHONES = "_default", "phones"
+_LEAST_SHARE = 0.25  # of a piece's time that is voice, for it to count
 
 
-@dataclass(frozen=True)
-class Word:
-    """One word: start and end in seconds from the start of the clip, confidence = posterior probability in 0..1."""
-
-    word: str
-    start: float
-    end: float
-    confidence: float
-
-
-@dataclass(frozen=True)
-class Transcript:
-    """What was said. ``confidence`` is the words' mean confidence weighted by their duration, 0 without words."""
-
-    text: str
-    words: tuple[Word, ...]
-    model_language: str
-    confidence: float
-    backend: str = BACKEND
-
-    def words_as_dicts(self) -> list[dict]:
-        return [asdict(word) for word in self.words]
-
-
-@functools.lru_cache(maxsize=1)
+@load_once()
 def _decoder():
-    from pocketsphinx import Decoder
+    import pocketsphinx
 
-    return Decoder(samprate=float(AUDIO_RATE), loglevel="FATAL")
+    decoder = pocketsphinx.Decoder(samprate=float(AUDIO_RATE), loglevel="FATAL")
+    model = os.path.join(pocketsphinx.get_model_path(), "en-us", "en-us-phone.lm.bin")
+    decoder.add_allphone_file(_PHONES, model)
+    return decoder
 
 
-def transcribe(audio: np.ndarray, activity: np.ndarray | None = None) -> Transcript:
+def _heard(audio: np.ndarray, search: str) -> list:
+    """One pass over the sound: the decoder's segments with word, start_frame, end_frame, ascore, prob."""
+    decoder = _decoder()
+    decoder.activate_search(search)
+    # Without this the cepstral mean of the clip before leaks into this one: the order of clips would matter.
+    decoder.reinit_feat()
+    decoder.start_utt()
+    decoder.process_raw(np.ascontiguousarray(audio, np.int16).tobytes(), full_utt=True)
+    decoder.end_utt()
+    return list(decoder.seg() or ())
+
+
+def transcribe(
+    audio: np.ndarray, activity: np.ndarray | None = None, limits: GuardConfig = GuardConfig()
+) -> Transcript:
     """Transcribes speech; the same audio always gives the same transcript.
 
     Args:
         audio: int16 (N,), 16 kHz.
         activity: (ceil(N / 640),) voice activity at 25 Hz; a word that the recogniser hears where nobody speaks is left
             out. None: only words heard in digital silence are.
+        limits: what else is left out.
     """
-    decoder = _decoder()
-    # Without this the cepstral mean of the clip before leaks into this one: the order of clips would matter.
-    decoder.reinit_feat()
     if len(audio) == 0:
-        return Transcript("", (), MODEL_LANGUAGE, 0.0)
-    decoder.start_utt()
-    decoder.process_raw(np.ascontiguousarray(audio, np.int16).tobytes(), full_utt=True)
-    decoder.end_utt()
+        return Transcript((), UNDECIDED, 0.0, 0.0, 0.0, BACKEND)
     if activity is None:
         activity = levels_db(audio / 32768) > _SILENCE
-    words = []
-    for segment in decoder.seg() or ():
-        # Fillers (silence, noise, sentence marks) are written <...> or [...].
-        if segment.word[0] in "<[+":
-            continue
-        word = _ALTERNATIVE.sub("", segment.word)
+    # Fillers (silence, noise, sentence marks) are written <...> or [...].
+    heard = [segment for segment in _heard(audio, _WORDS) if segment.word[0] not in "<[+"]
+    words = [
+        Word(
+            _ALTERNATIVE.sub("", segment.word),
+            round(segment.start_frame / _FRAME_RATE, 2),
+            round((segment.end_frame + 1) / _FRAME_RATE, 2),
+            round(min(float(segment.prob), 1.0), 4),
+        )
+        for segment in heard
+    ]
+    kept, flags = guard(in_segments(words), activity, limits)
+    left = tuple(word for segment in kept for word in segment.words)
+    evidence = english_evidence(heard, _heard(audio, _PHONES), activity) if left else None
+    language, sure = spoken_language(evidence)
+    details = {} if evidence is None else {"english": evidence.probability()}
+    return Transcript(
+        left, language, sure, confidence_of(left), speech_rate(left, activity), BACKEND, tuple(flags), details
+    )
+
+
+def english_evidence(words: list, phones: list, activity: np.ndarray) -> EnglishEvidence | None:
+    """Compares what the two passes heard where there is voice; None where that is nothing.
+
+    Args:
+        words, phones: the decoder's segments of each pass, words without fillers.
+        activity: (S,) voice activity at 25 Hz.
+    """
+
+    def voiced(segment) -> bool:
         start, end = segment.start_frame / _FRAME_RATE, (segment.end_frame + 1) / _FRAME_RATE
-        steps = activity[int(start * SPEECH_RATE) : max(int(end * SPEECH_RATE), int(start * SPEECH_RATE) + 1)]
-        if np.mean(steps) < _HEARD:
-            continue
-        words.append(Word(word, round(start, 2), round(end, 2), round(min(float(segment.prob), 1.0), 4)))
-    spoken = sum(word.end - word.start for word in words)
-    confidence = sum(word.confidence * (word.end - word.start) for word in words) / spoken if words else 0.0
-    return Transcript(" ".join(word.word for word in words), tuple(words), MODEL_LANGUAGE, round(confidence, 4))
+        return heard_share(start, end, activity) >= _LEAST_SHARE
+
+    words = [segment for segment in words if voiced(segment)]
+    if not words:
+        return None
+    begin, end = words[0].start_frame, words[-1].end_frame
+    of_words = [phone for segment in words for phone in _decoder().lookup_word(segment.word).split()]
+    heard = [
+        segment.word
+        for segment in phones
+        if segment.word.isalpha() and segment.word != "SIL" and voiced(segment)
+        if begin <= (segment.start_frame + segment.end_frame) / 2 <= end
+    ]
+    posterior = np.mean([math.log(max(min(float(segment.prob), 1.0), 1e-6)) for segment in words])
+    return EnglishEvidence(len(words), round(float(posterior), 4), round(phone_agreement(of_words, heard), 4))

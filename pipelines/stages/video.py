@@ -103,6 +103,24 @@ def decode_frames(info: VideoInfo, width: int, height: int) -> Iterator[np.ndarr
         raise TruncatedVideo(f"the header says {info.seconds:.2f} s of video, {count / VIDEO_FPS:.2f} s can be decoded")
 
 
+def decode_picture(info: VideoInfo, frame: int, width: int, height: int) -> np.ndarray:
+    """Returns frame ``frame`` of the 30 fps clock as uint8 (height, width, 3), without decoding what lies far before.
+
+    The first picture, if the video ends earlier. Raises MediaError if nothing can be decoded.
+    """
+    for start in dict.fromkeys((frame, 0)):
+        second = max(0, start // VIDEO_FPS - 1)
+        first = start - second * VIDEO_FPS
+        stream = _clock(_whole(_input(info, second), info)).filter("trim", end_frame=first + 1)
+        stream = stream.filter("scale", width, height, flags="area").filter("setsar", 1)
+        last = None
+        for data in _run_raw(stream, width * height * 3, info, pix_fmt="rgb24"):
+            last = data
+        if last is not None:
+            return np.frombuffer(last, np.uint8).reshape(height, width, 3)
+    raise UnreadableVideo("no picture can be decoded")
+
+
 def decode_audio(info: VideoInfo) -> np.ndarray:
     """Returns the sound as int16 (samples,) at 16 kHz mono on the video's clock; gaps in it are silence.
 

@@ -4,13 +4,13 @@ The model reads 512 samples (32 ms at 16 kHz) at a time, each with the last 64 s
 Source: Silero VAD, https://github.com/snakers4/silero-vad (MIT); the weights are inside the `silero-vad` package.
 """
 
-import functools
 import importlib.util
 from pathlib import Path
 
 import numpy as np
 
 from models.errors import InputError
+from models.loading import load_once
 from models.signals import AUDIO_RATE, SPEECH_HOP
 
 BACKEND = "silero"
@@ -20,7 +20,7 @@ ENTER, LEAVE = 0.5, 0.35
 MIN_SPEECH_SECONDS, MIN_SILENCE_SECONDS = 0.25, 0.1
 
 
-@functools.lru_cache(maxsize=1)
+@load_once()
 def _session():
     spec = importlib.util.find_spec("silero_vad")  # located without running the package
     if spec is None or spec.origin is None:

@@ -16,8 +16,9 @@ import pytest
 from infra.demo import EXPECTED_SECONDS, TOKENIZER_JOBS, DemoConfig, demo, estimate, plan, render_table, write_given
 from models.errors import InputError
 from pipelines.beam import RunnerOptions
-from pipelines.dataset import ANNOTATIONS, Dataset, error_record, shard_name, update_manifest, write_shard
+from pipelines.dataset import ANNOTATIONS, Dataset, shard_name, update_manifest, write_shard
 from pipelines.inspect import write_video
+from tests.pipelines import rows as made_up
 from tests.pipelines.painted import make_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +57,7 @@ def test_table_shows_losses_memory_and_paths():
 def test_given_files_come_from_a_held_out_clip_with_every_column(tmp_path):
     dataset = make_dataset(tmp_path, clips=3)
     for column in ("shape", "expression", "pose"):
-        rows = [error_record(f"clip{i}", "") for i in range(3)]
+        rows = [made_up.row(f"clip{i}", column, source=i) for i in range(3)]
         update_manifest(dataset.root, {column: ([write_shard(dataset.root, shard_name(column, 0, 1), rows)], {})})
     assert Dataset(dataset.root).good_rows("clips", *ANNOTATIONS) == [0, 1]
     speech, image = write_given(dataset, str(tmp_path / "given"))

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.signals import CROP_SIZE, audio_samples, speech_steps
-from pipelines.dataset import Dataset, error_record, shard_name, update_manifest, write_shard
+from pipelines.dataset import Dataset, shard_name, update_manifest, write_shard
 from pipelines.inspect import write_video
+from tests.pipelines.rows import producer, row
 
 FRAMES = 9
 
@@ -24,14 +25,9 @@ def clip(index: int, folder) -> dict:
     rng = np.random.default_rng(index)
     landmarks = rng.uniform(60, 200, (FRAMES, 68, 2)).astype(np.float32)
     return {
-        "clip_id": f"clip{index}",
-        "error": "",
+        **row(f"clip{index}", source=index, frames=FRAMES),
         "source": f"videos/<b>{index}</b>.mp4",
-        "source_sha256": f"{index:064d}",
-        "start_frame": 0,
-        "end_frame": FRAMES,
         "num_frames": FRAMES,
-        "box": np.array([1, 2, 300], np.float32),
         "source_size": np.array([640, 480], np.int32),
         "video": (folder / "scratch.mp4").read_bytes(),
         "audio": audio,
@@ -63,12 +59,12 @@ def make_dataset(folder, clips: int = 2) -> Dataset:
         "image": {"image": np.full((CROP_SIZE, CROP_SIZE, 3), 90, np.uint8), "frame": 0},
     }
     for column, values in fields.items():
-        columns[column] = [{"clip_id": record["clip_id"], "error": "", **values} for record in records]
-    columns["semantics"][-1] = error_record(records[-1]["clip_id"], "segment: ValueError: painted fault")
+        columns[column] = [row(f"clip{i}", column, source=i, frames=FRAMES, **values) for i in range(clips)]
+    fault = "segment: ValueError: painted fault"
+    columns["semantics"][-1] = row(f"clip{clips - 1}", "semantics", fault, source=clips - 1, frames=FRAMES)
     root = folder / "dataset"
     shards = {
-        name: ([write_shard(root, shard_name(name, 0, 1), rows)], {"backend": "painted"})
-        for name, rows in columns.items()
+        name: ([write_shard(root, shard_name(name, 0, 1), rows)], producer(name)) for name, rows in columns.items()
     }
     update_manifest(root, shards, sources=clips + 1)
     quality = [

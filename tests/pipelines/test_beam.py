@@ -9,6 +9,7 @@ import pytest
 
 from models.errors import InputError
 from pipelines.beam import (
+    Hints,
     RunnerOptions,
     ShardTask,
     Step,
@@ -144,3 +145,20 @@ def test_workers_get_one_thread_and_the_environment_comes_back(monkeypatch):
         assert os.environ["OMP_NUM_THREADS"] == "1"
         assert os.environ["XLA_FLAGS"] == "--xla_dump_to=x --xla_cpu_multi_thread_eigen=false"
     assert os.environ["XLA_FLAGS"] == "--xla_dump_to=x" and "OMP_NUM_THREADS" not in os.environ
+
+
+def test_hints_are_texts():
+    assert Hints(min_ram="8GB", cpu_count="4").given() == {"min_ram": "8GB", "cpu_count": "4"}
+    with pytest.raises(TypeError, match="cpu_count"):
+        Hints(cpu_count=4)
+
+
+def test_failure_arguments():
+    parser = argparse.ArgumentParser()
+    add_runner_arguments(parser)
+    options = runner_options(parser.parse_args(["--max-failures", "0.05", "--retry-failed"]))
+    assert options.max_failures == 0.05 and options.retry_failed
+    assert runner_options(parser.parse_args(["--max-failures", "3"])).max_failures == 3
+    for bad in ("-1", "1.5"):
+        with pytest.raises(InputError, match="--max-failures"):
+            runner_options(parser.parse_args([f"--max-failures={bad}"]))

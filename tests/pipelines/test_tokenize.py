@@ -9,6 +9,7 @@ from pipelines import tokenize as job
 from pipelines.beam import RunnerOptions
 from pipelines.dataset import Dataset, heldout_sources, shard_name, update_manifest, write_shard
 from tests.pipelines.painted import FRAMES, make_dataset
+from tests.pipelines.rows import producer, row
 
 IN_PROCESS = RunnerOptions("in-process", 1)
 
@@ -45,8 +46,9 @@ def world(tmp_path, monkeypatch):
         "pose": lambda: {"pose": rng.normal(size=(FRAMES, 6)).astype(np.float32)},
     }
     for column, make in values.items():
-        rows = [{"clip_id": f"clip{i}", "error": "", **make()} for i in range(3)]
-        update_manifest(dataset.root, {column: ([write_shard(dataset.root, shard_name(column, 0, 1), rows)], {})})
+        rows = [row(f"clip{i}", column, source=i, **make()) for i in range(3)]
+        shard = write_shard(dataset.root, shard_name(column, 0, 1), rows)
+        update_manifest(dataset.root, {column: ([shard], producer(column))})
     models = tmp_path / "models"
     for name in job.TOKENIZERS:
         (models / name).mkdir(parents=True)

@@ -7,7 +7,8 @@ import numpy as np
 
 from models.labels import COLORS, LABEL_INDEX
 from models.signals import audio_samples, speech_steps
-from pipelines.dataset import encode_record, update_manifest, write_shard
+from pipelines.dataset import update_manifest, write_shard
+from pipelines.records import encode_record
 
 SHAPES, EXPRESSIONS = 12, 16
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from models.signals import audio_samples, grid_frames
-from pipelines.dataset import COLUMN_FIELDS, decode_record, encode_record
+from pipelines.dataset import COLUMN_FIELDS, ROW_FIELDS
+from pipelines.records import decode_record, encode_record
 from pipelines.stages import curation, video
 from pipelines.stages.curation import Settings, curate_source
 from pipelines.stages.filters import SCORES, FilterThresholds
@@ -27,7 +28,7 @@ def whole(result):
 def test_a_talking_head_becomes_a_clip(kept):
     assert len(kept.clips) == 1 and kept.rejects == []
     clip = kept.clips[0]
-    assert set(COLUMN_FIELDS["clips"]) | {"clip_id", "error"} == set(clip)
+    assert {*ROW_FIELDS, *COLUMN_FIELDS["clips"]} == set(clip)
     count = clip["num_frames"]
     assert count == clip["end_frame"] - clip["start_frame"] == grid_frames(count) and 60 <= count <= 300
     assert clip["audio"].shape == (audio_samples(count),) and clip["audio"].dtype == np.int16

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from models.signals import AUDIO_RATE, SPEECH_HOP
-from pipelines.stages.transcribe import MODEL_LANGUAGE, transcribe
+from pipelines.stages.transcribe import transcribe
+from pipelines.stages.transcript import UNDECIDED
 
 LEAD = 0.5
 
@@ -31,7 +32,7 @@ def test_words_and_times_of_a_spoken_sentence(counted):
     audio, truth = counted
     script = transcribe(audio)
     assert script.text == " ".join(word.word for word in script.words)
-    assert script.model_language == MODEL_LANGUAGE == "en"
+    assert script.backend == "pocketsphinx" and script.speech_rate > 0
     heard = {word.word: word for word in script.words}
     # A machine's voice for a recogniser trained on people: most of the words, not all.
     common = [word for word in truth if word["word"] in heard]
@@ -53,12 +54,14 @@ def test_the_clip_before_does_not_matter(sentence):
 @pytest.mark.parametrize("samples", [0, 8000])
 def test_silence_has_no_words(samples):
     script = transcribe(np.zeros(samples, np.int16))
-    assert script.text == "" and script.words == () and script.confidence == 0
+    assert script.text == "" and script.words == () and script.confidence == script.speech_rate == 0
+    assert (script.language, script.language_confidence) == (UNDECIDED, 0)
 
 
 def test_words_where_nobody_speaks_are_left_out(sentence):
     steps = -(-len(sentence) // SPEECH_HOP)
-    assert transcribe(sentence, np.zeros(steps, np.uint8)).words == ()
+    silent = transcribe(sentence, np.zeros(steps, np.uint8))
+    assert silent.words == () and {flag.reason for flag in silent.flags} == {"text on silence"}
     half = np.arange(steps) < steps // 2
     kept = transcribe(sentence, half).words
     assert kept and max(word.start for word in kept) < len(sentence) / AUDIO_RATE / 2

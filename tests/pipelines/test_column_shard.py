@@ -1,0 +1,394 @@
+"""Columns of a painted dataset by cheap annotators: what is made again, what is kept, what a kill costs, the books."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines import annotate as job
+from pipelines import annotators, code_hash, column_shard
+from pipelines.annotate import annotate
+from pipelines.annotators import AnnotateConfig, Backend
+from pipelines.beam import RunnerOptions
+from pipelines.books import BooksError
+from pipelines.dataset import FAILURE_FIELDS, ROW_FIELDS, Dataset, shard_name, update_manifest, write_shard
+from pipelines.failures import TooManyFailures
+from pipelines.stages.speech import SpeechConfig
+from tests.pipelines.painted import clip
+from tests.pipelines.rows import producer, row
+
+RUNNER = RunnerOptions("in-process", 1)
+CLIPS = 5
+COLUMNS = ("image", "speech", "script")
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    return [clip(index, folder) for index in range(CLIPS)]
+
+
+def make_dataset(root, records) -> str:
+    """Two shards of clips and nothing else."""
+    parts = records[:3], records[3:]
+    shards = [write_shard(root, shard_name("clips", k, 2), part) for k, part in enumerate(parts)]
+    update_manifest(root, {"clips": (shards, producer("clips"))})
+    return str(root)
+
+
+def say_clip_id(clip, columns, settings, backend):
+    """A script that depends on nothing but the clip and what it builds on."""
+    return {"script": script_fields(f"{clip['clip_id']} {columns['speech']['clip_id']}", backend)}
+
+
+def script_fields(text: str, backend: str) -> dict:
+    return {"text": text, "words": "[]", "language": "en", "confidence": 1.0, "backend": backend}
+
+
+@pytest.fixture(autouse=True)
+def cheap(monkeypatch):
+    """The script by a stand-in, with a setting and weights of its own; image and speech (by energy) are real."""
+    spoken = Backend("spoken", say_clip_id, requires=("speech",))
+    items = [item if item.name != "script" else replace(item, backends=(spoken,)) for item in annotators.ANNOTATORS]
+    for module in (annotators, job):
+        monkeypatch.setattr(module, "ANNOTATORS", tuple(items))
+
+
+def config(root, columns=COLUMNS, **settings) -> AnnotateConfig:
+    return AnnotateConfig(root, columns, (("speech", "energy"),), **settings)
+
+
+def content(root, columns=COLUMNS) -> dict[str, bytes]:
+    dataset = Dataset(root)
+    return {path: open(path, "rb").read() for name in columns for path in dataset.shards(name)}
+
+
+class Made:
+    """Which rows are made: (column, clip id) for each call of an annotator's function."""
+
+    def __init__(self, monkeypatch):
+        self.calls = []
+        inner = column_shard.run_keyed
+
+        def run_keyed(function, items):
+            self.calls += [item.key for item in items]
+            return inner(function, items)
+
+        monkeypatch.setattr(column_shard, "run_keyed", run_keyed)
+        publish = column_shard._publish
+        self.columns = []
+
+        def published(work, *rest):
+            self.columns.append(work.label)
+            return publish(work, *rest)
+
+        monkeypatch.setattr(column_shard, "_publish", published)
+
+    def take(self) -> set[str]:
+        """The columns of which a shard was made since the last call."""
+        made, self.columns, self.calls = set(self.columns), [], []
+        return made
+
+
+@pytest.fixture
+def made(monkeypatch):
+    return Made(monkeypatch)
+
+
+@pytest.fixture
+def change_source(monkeypatch):
+    """Changes a module's source as the code hash reads it."""
+    plain = code_hash.module_source
+    changes: dict[str, tuple[str, str]] = {}
+
+    def read(module):
+        source = plain(module)
+        if module in changes:
+            old, new = changes[module]
+            assert old in source
+            source = source.replace(old, new)
+        return source
+
+    monkeypatch.setattr(code_hash, "module_source", read)
+
+    def change(module: str, old: str, new: str) -> None:
+        changes[module] = (old, new)
+        code_hash.forget()
+
+    yield change
+    changes.clear()
+    code_hash.forget()
+
+
+def test_every_record_says_where_it_comes_from_and_what_made_it(tmp_path, records):
+    root = make_dataset(tmp_path, [*records[:4], row("clip4", error="crop: ValueError: lost", source=4)])
+    annotate(config(root), RUNNER)
+    dataset = Dataset(root)
+    for name in ("clips", *COLUMNS):
+        for index, record in enumerate(dataset.column(name)):
+            assert set(ROW_FIELDS) <= set(record), (name, index)
+            assert record["clip_id"] == f"clip{index}" and record["source_sha256"] == f"{index:064d}"
+            assert (record["start_frame"], record["end_frame"], record["box"].tolist()) == (0, 9, [1, 2, 300])
+    script = json.loads(dataset.column("script")[0]["made_by"])
+    assert set(script) == {"clips", "speech", "script"}
+    assert all(set(item) == {"backend", "code", "config", "weights"} for item in script.values())
+    assert script["speech"]["backend"] == "energy" and len(script["speech"]["code"]) == 16
+    assert dataset.manifest()["columns"]["script"]["producer"]["made_by"] == script
+    assert set(json.loads(dataset.column("image")[4]["made_by"])) == {"clips", "image"}
+
+
+def test_exactly_the_columns_whose_producer_changed_are_made_again(tmp_path, records, made, change_source, monkeypatch):
+    root = make_dataset(tmp_path, records)
+    run = config(root)
+    annotate(run, RUNNER)
+    assert made.take() == {"image", "speech", "script"}
+    annotate(run, RUNNER)
+    assert made.take() == set()
+
+    # Code: of the annotator, with comments and unrelated definitions of its module, and of plumbing that all share.
+    change_source("pipelines.stages.reference", "REFERENCE_FRAME = 0", "REFERENCE_FRAME = int(0)")
+    annotate(run, RUNNER)
+    assert made.take() == {"image"}
+    change_source(
+        "pipelines.stages.reference", "REFERENCE_FRAME = 0", "REFERENCE_FRAME = int(0)  # the first\nOTHER = 1"
+    )
+    change_source("pipelines.dataset", "def shard_name(", "NEW = 1\n\n\ndef shard_name(")
+    annotate(run, RUNNER)
+    assert made.take() == set()
+    # An upstream column's code: what builds on it too.
+    change_source("pipelines.stages.speech", "padded = np.pad(audio,", "padded = np.pad(1 * audio,")
+    annotate(run, RUNNER)
+    assert made.take() == {"speech", "script"}
+    # Configuration.
+    run = replace(run, speech=SpeechConfig(target_level=-20.0))
+    annotate(run, RUNNER)
+    assert made.take() == {"speech", "script"}
+    # Weights, and the backend.
+    script = annotators.by_name("script")
+    for backend in (
+        replace(script.backends[0], weights=lambda settings: "model 2"),
+        replace(script.backends[0], weights=lambda settings: "model 2", name="said"),
+        replace(script.backends[0], weights=lambda settings: "model 2", name="said", packages=("numpy",)),
+    ):
+        items = tuple(item if item is not script else replace(item, backends=(backend,)) for item in job.ANNOTATORS)
+        monkeypatch.setattr(job, "ANNOTATORS", items)
+        monkeypatch.setattr(annotators, "ANNOTATORS", items)
+        script = annotators.by_name("script")
+        annotate(run, RUNNER)
+        assert made.take() == {"script"}
+    # The clips.
+    update_manifest(root, {"clips": (Dataset(root).shard_infos("clips"), producer("clips", "other"))})
+    annotate(run, RUNNER)
+    assert made.take() == {"image", "speech", "script"}
+
+
+# --- Failures and books ---
+
+
+def with_script(monkeypatch, **changes) -> None:
+    """The stand-in for the script with another function or batch function."""
+    spoken = Backend("spoken", **{"function": say_clip_id, "requires": ("speech",), **changes})
+    items = tuple(
+        item if item.name != "script" else replace(item, backends=(spoken,)) for item in annotators.ANNOTATORS
+    )
+    monkeypatch.setattr(job, "ANNOTATORS", items)
+    monkeypatch.setattr(annotators, "ANNOTATORS", items)
+
+
+BROKEN: set[str] = set()
+
+
+def breaks(clip, columns, settings, backend):
+    if clip["clip_id"] in BROKEN:
+        raise ValueError(f"no words for {clip['clip_id']}")
+    return say_clip_id(clip, columns, settings, backend)
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    BROKEN.clear()
+    BROKEN.update({"clip1", "clip4"})
+    with_script(monkeypatch, function=breaks)
+    yield BROKEN
+    BROKEN.clear()
+
+
+def failures(root) -> list[dict]:
+    folder = os.path.join(root, "failures")
+    return [line for name in sorted(os.listdir(folder)) for line in pq.read_table(f"{folder}/{name}").to_pylist()]
+
+
+def test_a_failed_clip_is_in_the_books_and_in_the_table_of_failures(tmp_path, records, broken):
+    torn = {**records[2], "video": b"not a video"}
+    root = make_dataset(tmp_path, [*records[:2], torn, *records[3:]])
+    summary = annotate(config(root), RUNNER)
+    assert summary["columns"]["script"]["errors"] == 2 and summary["columns"]["image"]["errors"] == 1
+    books = Dataset(root).manifest()["books"]
+    assert books == summary["books"] and set(books) == {f"annotate {name}" for name in COLUMNS}
+    script = books["annotate script"]
+    assert (script["items"], script["kept"]) == (CLIPS, 3)
+    assert [(kind["stage"], kind["type"], kind["count"]) for kind in script["failed"]] == [("script", "ValueError", 2)]
+    lines = failures(root)
+    assert [(line["column"], line["clip_id"], line["type"]) for line in lines] == [
+        ("image", "clip2", "InputError"),
+        ("script", "clip1", "ValueError"),
+        ("script", "clip4", "ValueError"),
+    ]
+    assert tuple(lines[0]) == FAILURE_FIELDS and "in breaks" in lines[1]["traceback"]
+    assert lines[1]["traceback_hash"] == lines[2]["traceback_hash"] == script["failed"][0]["traceback_hash"]
+    error = Dataset(root).column("script")[1]
+    assert error["error"] == "script: ValueError: no words for clip1" and set(error) == set(ROW_FIELDS)
+
+
+def test_retry_makes_the_failed_rows_and_nothing_else(tmp_path, records, broken, made, monkeypatch):
+    root = make_dataset(tmp_path, records)
+    annotate(config(root), RUNNER)
+    before, shards = content(root), Dataset(root).shards("script")
+    made.take()
+    annotate(config(root), RUNNER)  # without the flag a failure is a result
+    assert made.calls == []
+    broken.remove("clip1")
+    summary = annotate(config(root), replace(RUNNER, retry_failed=True))
+    assert sorted(made.calls) == ["1/clip1", "1/clip4"] and summary["columns"]["script"]["errors"] == 1
+    after = content(root)
+    assert {path for path in after if after[path] != before[path]} == {shards[0]}
+    column = Dataset(root).column("script")
+    assert [bool(record["error"]) for record in column] == [False, False, False, False, True]
+    assert [line["clip_id"] for line in failures(root)] == ["clip4"]
+    broken.clear()
+    annotate(config(root), replace(RUNNER, retry_failed=True))
+    # As if it had never failed, with no table of failures left.
+    clean = make_dataset(tmp_path / "clean", records)
+    annotate(config(clean), RUNNER)
+    assert list(content(root).values()) == list(content(clean).values()) and failures(root) == []
+    assert not list((tmp_path / "_state" / "annotate").glob("parts/*"))
+
+
+def test_retry_also_makes_what_builds_on_the_column(tmp_path, records, made):
+    root = make_dataset(tmp_path, [{**records[0], "audio": records[0]["audio"][:0]}, *records[1:]])
+    annotate(config(root), RUNNER)
+    failed = [record["error"] for record in Dataset(root).column("script")]
+    assert failed[0].startswith("script: MissingInput: needs speech: speech: ") and not any(failed[1:])
+    made.take()
+    annotate(config(root, ("speech",)), replace(RUNNER, retry_failed=True))
+    assert made.columns == ["speech", "script"] and made.calls == ["0/clip0"]
+
+
+def test_too_many_failures_stop_the_job_and_keep_what_is_done(tmp_path, records, broken):
+    root = make_dataset(tmp_path, records)
+    broken.update(record["clip_id"] for record in records)
+    with pytest.raises(TooManyFailures, match="--max-failures allows 1"):
+        annotate(config(root), replace(RUNNER, max_failures=1))
+    broken.clear()
+    broken.add("clip0")
+    summary = annotate(config(root), replace(RUNNER, max_failures=4))
+    # What had failed stays failed, what had not been reached is made now.
+    assert summary["columns"]["script"]["errors"] == 2
+
+
+def test_books_that_do_not_close_end_the_job(tmp_path, records, monkeypatch):
+    root = make_dataset(tmp_path, records)
+    publish = column_shard._publish
+
+    def loses_a_row(work, task, rows, parts, frames):
+        return publish(work, task, rows - 1, parts, frames)
+
+    monkeypatch.setattr(column_shard, "_publish", loses_a_row)
+    with pytest.raises(BooksError, match="annotate image.*5 expected"):
+        annotate(config(root, ("image",)), RUNNER)
+
+
+def answers_backwards(items, settings, backend):
+    """A batch function that completes in another order and cannot do one of its clips."""
+    for item in reversed(items):
+        if item.clip["clip_id"] in BROKEN:
+            raise TimeoutError("the server does not answer")
+        yield item.key, say_clip_id(item.clip, item.columns, settings, backend)
+
+
+def test_a_batch_function_labels_its_own_clips(tmp_path, records, broken, monkeypatch):
+    with_script(monkeypatch, function=None, batch_function=answers_backwards, batch=2)
+    root = make_dataset(tmp_path, records)
+    annotate(config(root), RUNNER)
+    for index, record in enumerate(Dataset(root).column("script")):
+        if index in (1, 4):
+            assert record["error"] == "script: TimeoutError: the server does not answer"
+        else:
+            assert record["text"] == f"clip{index} clip{index}"
+
+
+# --- Kills ---
+
+LOG = "bought"
+
+
+def slow(clip, columns, settings, backend):
+    """Costs something: leaves a line for every call."""
+    with open(os.environ[LOG], "a") as log:
+        log.write(f"{clip['clip_id']}\n")
+    return say_clip_id(clip, columns, settings, backend)
+
+
+def bought() -> list[str]:
+    path = Path(os.environ[LOG])
+    return path.read_text().split() if path.exists() else []
+
+
+def test_a_kill_costs_the_clip_in_work_and_changes_nothing(tmp_path, records, monkeypatch):
+    """Killed again and again, at moments spread over the whole job: the same bytes, no caption bought twice."""
+    with_script(monkeypatch, function=slow)
+    monkeypatch.setenv(LOG, str(tmp_path / "undisturbed.log"))
+    whole = make_dataset(tmp_path / "whole", records)
+    annotate(config(whole), RUNNER)
+    assert Counter(bought()) == Counter(f"clip{i}" for i in range(CLIPS))
+
+    monkeypatch.setenv(LOG, str(tmp_path / "killed.log"))
+    root = make_dataset(tmp_path / "killed", records)
+    context, rng = multiprocessing.get_context("fork"), random.Random(11)
+    kills, seen = 0, set()
+    while True:
+        worker = context.Process(target=annotate, args=(config(root), RUNNER))
+        worker.start()
+        # Until so many new files have appeared: parts, shards, markers, or the temporary ones of any of them.
+        enough = len(seen) + rng.randint(1, 7)
+        while worker.is_alive() and len(seen) < enough:
+            seen |= set(Path(root).rglob("*"))
+        if not worker.is_alive():
+            break
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.join()
+        kills += 1
+    assert worker.exitcode == 0
+    annotate(config(root), RUNNER)
+    assert kills >= 3
+    assert list(content(root).values()) == list(content(whole).values())
+    calls = Counter(bought())
+    assert set(calls) == {f"clip{i}" for i in range(CLIPS)} and calls.total() <= CLIPS + kills
+    state = tmp_path / "killed" / "_state" / "annotate"
+    assert not [path for path in state.rglob("*") if "parts" in path.parts or "inputs" in path.parts]
+    assert not list((tmp_path / "killed").rglob("*.tmp-*"))
+
+
+def test_parts_of_other_code_are_not_used(tmp_path, records, monkeypatch):
+    """A run is killed, the annotator changes, the run goes on: no row of the old code is left."""
+
+    def stops(clip, columns, settings, backend):
+        if clip["clip_id"] == "clip2":
+            raise KeyboardInterrupt
+        return {"script": script_fields("old", backend)}
+
+    with_script(monkeypatch, function=stops)
+    root = make_dataset(tmp_path, records)
+    with pytest.raises(KeyboardInterrupt):
+        annotate(config(root), RUNNER)
+    assert list((tmp_path / "_state" / "annotate" / "parts" / "script").rglob("*"))
+    with_script(monkeypatch)
+    annotate(config(root), RUNNER)
+    assert [record["text"] for record in Dataset(root).column("script")] == [f"clip{i} clip{i}" for i in range(CLIPS)]
