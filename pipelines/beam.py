@@ -247,16 +247,16 @@ def _begin(job: str, root: str, step: Step, tasks: Sequence[ShardTask]) -> set[i
     Only markers that the ledger does not speak of are read, so this takes as long with ten shards done as with all.
     """
     done = Ledger.read(root, job).of(step.label, step.fingerprint, len(tasks))
-    by_name = {f"{task}.json": task for task in tasks if task.index not in done}
+    by_name = {f"{task}.json": task for task in tasks}
     for name in storage.list_names(state_path(root, job, step.label)):
         task = by_name.get(name)
-        if task is None:
+        if task is not None and task.index in done:
             continue
-        if read_marker(root, job, step, task) is not None:
+        if task is not None and read_marker(root, job, step, task) is not None:
             done.add(task.index)
         else:
             # From here on a marker in this folder is one of this making: they are counted by name.
-            storage.remove(marker_path(root, job, step.label, task))
+            storage.remove(state_path(root, job, step.label, name))
     return done
 
 

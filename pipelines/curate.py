@@ -1,19 +1,26 @@
 """The job `archon curate`: videos become clips, with a reason for every video that does not.
 
 Sources are sorted and cut into fixed groups; each group is one shard, made by one worker, so that no video passes
-through a shuffle and a kill costs one shard. A shard is three files: clips (ArrayRecord), rejects and quality
-(Parquet). The books must close: every source either has a clip or exactly one reject row for the whole source.
+through a shuffle. Each finished source is kept as a part (pipelines/parts.py), so a kill costs one source; a shard is
+put together from the parts. It is four files: clips (ArrayRecord), rejects, quality and sources (Parquet, see
+pipelines/curate_tables.py). Its marker lists the sources with their keys, so that after a change of the input or of
+the thresholds what is stored is used again (pipelines/reuse.py). The books must close: every source either has a clip
+or exactly one reject row for the whole source.
 """
 
 import argparse
+import hashlib
+import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 from models.errors import InputError
-from pipelines import provenance, storage
+from pipelines import provenance, reuse, storage
 from pipelines.beam import (
+    Hints,
     RunnerOptions,
     ShardTask,
     Step,
@@ -24,16 +31,22 @@ from pipelines.beam import (
     run_shards,
     runner_options,
 )
-from pipelines.dataset import shard_name, update_manifest, write_shard
-from pipelines.provenance import clips_producer
-from pipelines.stages.curation import Settings, curate_source
-from pipelines.stages.filters import SCORES, FilterThresholds, thresholds_with
+from pipelines.books import Books, books_for_manifest, sum_books
+from pipelines.curate_tables import TABLES, table_name, table_schema, write_table
+from pipelines.dataset import shard_name, shard_writer, update_manifest, write_json
+from pipelines.failures import Failure, Failures, TooManyFailures, failure_limit
+from pipelines.manifest import ShardInfo
+from pipelines.parts import Parts
+from pipelines.sources import Source, describe_sources, find_sources, read_sources, write_sources
+from pipelines.stages.curation import Settings, SourceResult, curate_source, failed_row
+from pipelines.stages.filters import SHAPING, FilterThresholds, thresholds_with
 from pipelines.stages.landmarks import BACKENDS, check_backend, close_backends
 from pipelines.stages.limits import Limits, limits_with
-from pipelines.tables import write_table
+from pipelines.state import safe_name, state_path
+from pipelines.stored_sources import Stored, decided, from_part, rows_record
 
 JOB, STEP = "curate", "clips"
-LISTS = (".txt", ".lst", ".list")
+VERSION = 2  # of what a source's part is made of: raise it when the same source is stored in another way
 
 
 @dataclass(frozen=True)
@@ -41,185 +54,280 @@ class CurateConfig:
     """``inputs``.
 
     Glob patterns, folders, or text files (``.txt``, ``.lst``, ``.list``) of one path or gs:// URI a line.
+    ``sources_per_shard`` None: 1 to 4, by how many sources there are (never by the machine: the same input gives the
+    same shards).
     """
 
     inputs: tuple[str, ...]
     output: str
     landmarks: str = "dlib"
     landmark_weights: str | None = None
-    sources_per_shard: int = 4
+    sources_per_shard: int | None = None
     thresholds: FilterThresholds = field(default_factory=FilterThresholds)
     limits: Limits = field(default_factory=Limits)
 
 
-@dataclass(frozen=True)
-class Source:
-    path: str
-    duplicate_of: str | None = None
+def shard_size(sources: int) -> int:
+    """Sources a shard: few when there are few, so that workers have something to share."""
+    return min(4, max(1, -(-sources // 64)))
 
 
-def find_sources(inputs: Sequence[str]) -> list[str]:
-    """Returns the sources that the inputs name, sorted, each once. InputError if an input names none."""
-    found: set[str] = set()
-    for item in inputs:
-        if item.lower().endswith(LISTS):
-            if not storage.exists(item):
-                raise InputError(f"--input {item}: no such file; expected a list of videos, one a line")
-            lines = storage.read_bytes(item).decode("utf-8", errors="strict").splitlines()
-            paths = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-        elif not storage.is_remote(item) and not any(mark in item for mark in "*?["):
-            paths = storage.list_files(item) or storage.list_files(storage.join(item, "*"))
-        else:
-            paths = storage.list_files(item) or ([item] if storage.is_remote(item) and storage.exists(item) else [])
-        if not paths:
-            raise InputError(f"--input {item}: no files; expected videos, a pattern, a folder or a list of videos")
-        found.update(paths)
-    return sorted(found)
-
-
-def mark_duplicates(paths: Sequence[str]) -> list[Source]:
-    """Says of each source whether an earlier one has the same bytes. Only files of equal size are read."""
-    sizes: dict[str, int] = {}
-    for path in paths:
-        try:
-            sizes[path] = storage.size(path)
-        except OSError:
-            sizes[path] = -1  # the probe will say what is wrong with it
-    counts, first, out = Counter(sizes.values()), {}, []
-    for path in paths:
-        original = None
-        if sizes[path] > 0 and counts[sizes[path]] > 1:
-            with storage.local_copy(path) as local:
-                original = first.setdefault(storage.sha256_file(local), path)
-        out.append(Source(path, original if original != path else None))
-    return out
+# --- One shard ---
 
 
 @dataclass(frozen=True)
 class CurateShard:
-    """The step: a task's sources -> the shard's three files."""
+    """The step: a shard's sources -> the shard's four files.
+
+    ``measured_by``: fingerprint of all that a source's measured segments and clips depend on besides the file.
+    """
 
     output: str
     settings: Settings
+    measured_by: str
+    sources_per_shard: int
+    failures: Failures
+
+    def sources(self, task: ShardTask) -> list[Source]:
+        return read_sources(self.output, JOB, task.index * self.sources_per_shard, self.sources_per_shard)
+
+    def key(self, source: Source) -> str:
+        """What a finished source is found by."""
+        return f"{self.measured_by}\n{source.identity()}"
 
     def __call__(self, task: ShardTask) -> StepResult:
+        sources, parts = self.sources(task), Parts(self.output, JOB, STEP, task)
         try:
-            results = [curate_source(source.path, self.settings, source.duplicate_of) for source in task.payload]
+            for source in sources:
+                self._finish(source, parts)
         finally:
             close_backends()
-        records = [record for result in results for record in result.clips]
-        rejects = [row for result in results for row in result.rejects]
-        quality = [row for result in results for row in result.quality]
-        files = (
-            write_shard(self.output, shard_name("clips", task.index, task.count), records),
-            write_table(self.output, f"rejects/rejects-{task}.parquet", rejects, reject_schema()),
-            write_table(self.output, f"quality/quality-{task}.parquet", quality, quality_schema()),
-        )
-        whole = [row for row in rejects if row["clip_id"] is None]
-        kept = {record["source"] for record in records}
-        lost = [row["source"] for row in whole]
-        if sorted([*kept, *lost]) != sorted(source.path for source in task.payload):
-            raise RuntimeError(
-                f"curate shard {task}: the books do not close: {sorted(kept)} kept, {sorted(lost)} rejected"
-            )
+        return self._publish(task, sources, parts)
+
+    @contextmanager
+    def _stored(self, source: Source, parts: Parts) -> Iterator[Stored | None]:
+        """Yields what is stored of a source: as a part, or in a shard of an earlier layout."""
+        with parts.open(self.key(source)) as part:
+            stored = from_part(part) if part is not None else None
+            if stored is not None and decided(stored, self.settings.thresholds) is not None:
+                yield stored
+                return
+        place = reuse.find_place(self.output, JOB, source.path, self.key(source))
+        if place is None:
+            yield None
+            return
+        with reuse.open_place(self.output, place, self.key(source)) as stored:
+            usable = stored is not None and decided(stored, self.settings.thresholds) is not None
+            yield stored if usable else None
+
+    def _finish(self, source: Source, parts: Parts) -> None:
+        """Makes the part of a source unless what is stored of it is enough."""
+        with self._stored(source, parts) as stored:
+            if stored is not None:
+                return
+        with self.failures.working_on(source.path), parts.writer(self.key(source)) as writer:
+            died = self.failures.given_up(source.path)
+            if died is not None:
+                result = SourceResult(rejects=[failed_row(source.path, died)])
+            else:
+                result = curate_source(source.path, self.settings, writer.write, source.duplicate_of)
+            whole = [row for row in result.rejects if row["clip_id"] is None]
+            if result.clips != writer.count or len(whole) != (0 if result.clips else 1):
+                raise RuntimeError(
+                    f"curate {source.path}: the books do not close: {result.clips} clips counted, {writer.count} "
+                    f"written, {len(whole)} rows for the whole source"
+                )
+            if whole and whole[0]["kind"] == "failed":
+                row = whole[0]
+                texts = (row["stage"], row["reason"], row["detail"], row["traceback_hash"], row["traceback"])
+                self.failures.note(source.path, Failure(*texts))
+            writer.write(rows_record(source.path, result))
+
+    def _drop(self, source: Source, parts: Parts) -> None:
+        """Forgets what is stored of a source, because it is damaged: the next run makes it again."""
+        storage.remove(parts.path(self.key(source)))
+        place = reuse.find_place(self.output, JOB, source.path, self.key(source))
+        if place is not None:
+            reuse.drop_place(self.output, place)
+
+    def _publish(self, task: ShardTask, sources: Sequence[Source], parts: Parts) -> StepResult:
+        """Writes the shard's files from what is stored, source by source."""
+        rows: dict[str, list[dict]] = {name: [] for name in TABLES}
+        books, items = Books(JOB, "sources", items=len(sources)), []
+        name = shard_name(STEP, task.index, task.count)
+        with shard_writer(storage.join(self.output, name)) as writer:
+            for source in sources:
+                with self._stored(source, parts) as stored:
+                    if stored is None:
+                        raise OSError(f"curate {source.path}: what was stored of it is gone or damaged; run again")
+                    view, kept = decided(stored, self.settings.thresholds)
+                    before = writer.count
+                    try:
+                        for record in stored.clips:
+                            if record["clip_id"] in kept:
+                                writer.write(record)
+                    except Exception:
+                        self._drop(source, parts)
+                        raise
+                    if writer.count - before != len(kept):
+                        raise RuntimeError(
+                            f"curate {source.path}: {len(kept)} clips kept, {writer.count - before} stored"
+                        )
+                for table, more in (("rejects", view.rejects), ("quality", view.quality), ("sources", [view.facts])):
+                    rows[table] += more
+                enter(books, view)
+                items.append(
+                    {
+                        "source": source.path,
+                        "key": safe_name(self.key(source)),
+                        "clips": len(kept),
+                        "failed": view.failed,
+                    }
+                )
+        books.close(len(sources))
+        clips = ShardInfo(name, writer.count, writer.size, writer.sha256)
+        tables = [write_table(self.output, table_name(t, task), rows[t], table_schema(t)) for t in TABLES]
+        whole = [row for row in rows["rejects"] if row["clip_id"] is None]
         summary = {
-            "sources": len(task.payload),
-            "sources_with_clips": len(kept),
-            "clips": len(records),
-            "filtered": sum(row["kind"] == "filtered" for row in whole),
-            "failed": sum(row["kind"] == "failed" for row in whole),
-            "segments_rejected": len(rejects) - len(whole),
-            "video_seconds": sum(result.seconds for result in results),
-            "clip_seconds": sum(record["num_frames"] for record in records) / 30,
+            "sources": books.items,
+            "sources_with_clips": books.kept,
+            "clips": clips.count,
+            "filtered": books.filtered.total(),
+            "failed": books.failed.total(),
+            "segments_rejected": len(rows["rejects"]) - len(whole),
+            "video_seconds": sum(row["seconds"] or 0.0 for row in rows["sources"]),
+            "clip_seconds": sum(row["kept_seconds"] for row in rows["sources"]),
             "reasons": dict(Counter(f"{row['kind']}: {row['reason']}" for row in whole)),
+            "books": books.as_dict(),
+            "items": items,
         }
-        return StepResult(files, summary)
+        return StepResult((clips, *tables), summary)
 
 
-def reject_schema():
-    import pyarrow as pa
+def enter(books: Books, stored: Stored) -> None:
+    """Enters one source into the books."""
+    if stored.facts["clips"]:
+        books.keep()
+    for row in stored.rejects:
+        if row["clip_id"] is not None:
+            continue
+        if row["kind"] == "failed":
+            books.fail(row["stage"], row["reason"], row["traceback_hash"])
+        else:
+            books.filter(row["reason"])
 
-    text, number = pa.string(), pa.int32()
-    fields = {"source": text, "clip_id": text, "start_frame": number, "end_frame": number}
-    return pa.schema([*fields.items(), *((name, text) for name in ("stage", "kind", "reason", "detail"))])
 
-
-def quality_schema():
-    import pyarrow as pa
-
-    fields = {"source": pa.string(), "clip_id": pa.string(), "start_frame": pa.int32(), "end_frame": pa.int32()}
-    return pa.schema(
-        [*fields.items(), *((name, pa.float32()) for name in SCORES), ("flags", pa.string()), ("kept", pa.bool_())]
-    )
+# --- The job ---
 
 
 def curate(config: CurateConfig, runner: RunnerOptions | None = None) -> dict:
-    """Runs the job; returns the summary that ``--json`` prints. Run again, it does only what is not done."""
+    """Runs the job; returns the summary that ``--json`` prints. Run again, it does only what is not done.
+
+    Raises:
+        InputError: a wrong setting, or inputs that name no files.
+        TooManyFailures: see RunnerOptions.max_failures.
+        BooksError: sources were lost or counted twice.
+    """
     start = time.monotonic()
-    if config.sources_per_shard < 1:
-        raise InputError(f"--sources-per-shard {config.sources_per_shard}: expected at least 1")
+    runner = runner or RunnerOptions()
     check_backend(config.landmarks, config.landmark_weights)
-    sources = mark_duplicates(find_sources(config.inputs))
+    step, sources, producer = prepare(config, runner)
     print(f"curate: {len(sources)} sources, landmarks by {config.landmarks}", flush=True)
-    producer = clips_producer(config.landmarks, config.landmark_weights, config.thresholds, config.limits)
-    made_by = provenance.made_by(["clips"], producer)
-    settings = Settings(
-        config.landmarks, config.landmark_weights, config.thresholds, config.limits, provenance.to_text(made_by)
-    )
-    sizes = [storage.size(source.path) if storage.exists(source.path) else -1 for source in sources]
-    step = Step(
-        STEP,
-        CurateShard(config.output, settings),
-        fingerprint(made_by, [(s.path, s.duplicate_of) for s in sources], sizes, config.sources_per_shard),
-    )
-    groups = [sources[i : i + config.sources_per_shard] for i in range(0, len(sources), config.sources_per_shard)]
-    tasks = [ShardTask(index, len(groups), tuple(group)) for index, group in enumerate(groups)]
-    markers = run_shards(JOB, config.output, [step], tasks, runner or RunnerOptions())[STEP]
+    tasks = shard_tasks(sources, step.function.sources_per_shard)
+    failures = step.function.failures
+    markers = run_shards(JOB, config.output, [step], tasks, runner, failures)[STEP]
     files = marker_files(markers)
     _remove_others(config.output, {info.path for info in files})
 
     summaries = [marker["summary"] for marker in markers]
+    books = sum_books(JOB, "sources", [summary["books"] for summary in summaries], len(sources))
     numbers = ("sources", "sources_with_clips", "clips", "filtered", "failed", "segments_rejected")
     total = {name: sum(summary[name] for summary in summaries) for name in numbers}
-    if (
-        total["sources"] != len(sources)
-        or total["sources"] != total["sources_with_clips"] + total["filtered"] + total["failed"]
-    ):
-        raise RuntimeError(f"curate: the books do not close: {total} for {len(sources)} sources")
-    reasons = sum((Counter(summary["reasons"]) for summary in summaries), Counter())
-    producer = {
-        "job": JOB,
-        **made_by["clips"],
-        "made_by": made_by,
-        "detector": "dlib-hog",
-        "thresholds": asdict(config.thresholds),
-    }
+    reasons = dict(sorted(sum((Counter(summary["reasons"]) for summary in summaries), Counter()).items()))
+    for line in books.lines():
+        print(line, flush=True)
+    if failures.limit is not None and books.failed.total() > failures.limit:
+        raise TooManyFailures(
+            f"curate: {books.failed.total()} sources failed, and --max-failures allows {failures.limit}"
+        )
     clips = [info for info in files if info.path.startswith("clips/")]
     update_manifest(
-        config.output, {"clips": (clips, producer)}, curation={**total, "reasons": dict(sorted(reasons.items()))}
+        config.output,
+        {"clips": (clips, producer)},
+        curation={**total, "reasons": reasons},
+        books=books_for_manifest(config.output, books),
     )
-    for reason, count in sorted(reasons.items()):
-        print(f"curate: {count} sources {reason}", flush=True)
     return {
         **total,
         "seconds": round(time.monotonic() - start, 2),
         "video_seconds": round(sum(summary["video_seconds"] for summary in summaries), 2),
         "clip_seconds": round(sum(summary["clip_seconds"] for summary in summaries), 2),
         "backend": config.landmarks,
-        "reasons": dict(sorted(reasons.items())),
+        "reasons": reasons,
     }
+
+
+def prepare(config: CurateConfig, runner: RunnerOptions) -> tuple[Step, list[Source], dict]:
+    """Looks at the sources, writes their table, sets aside what an earlier layout can give, and returns the step, the
+    sources in the order of the shards, and the manifest's producer.
+    """
+    if config.sources_per_shard is not None and config.sources_per_shard < 1:
+        raise InputError(f"--sources-per-shard {config.sources_per_shard}: expected at least 1")
+    known = read_sources(config.output, JOB)
+    sources = describe_sources(find_sources(config.inputs), known)
+    if sources != known:
+        write_sources(config.output, JOB, sources)
+    shaping = {name: getattr(config.thresholds, name) for name in SHAPING}
+    made_by = provenance.clips_producer(config.landmarks, config.landmark_weights, VERSION, shaping, config.limits)
+    made = provenance.made_by([STEP], made_by)
+    settings = Settings(
+        config.landmarks, config.landmark_weights, config.thresholds, config.limits, provenance.to_text(made)
+    )
+    per_shard = config.sources_per_shard or shard_size(len(sources))
+    measured_by = fingerprint(made)
+    order = hashlib.sha256("\n\n".join(source.identity() for source in sources).encode()).hexdigest()
+    mark = fingerprint(measured_by, config.thresholds, order, per_shard)
+    limit = failure_limit(runner.max_failures, len(sources))
+    local = runner.runner in ("in-process", "multi-process")
+    failures = Failures(config.output, JOB, mark, limit, local)
+    work = CurateShard(config.output, settings, measured_by, per_shard, failures)
+    _set_aside(config.output, work, sources, mark, runner.retry_failed)
+    producer = {
+        "job": JOB,
+        **made[STEP],
+        "made_by": made,
+        "detector": "dlib-hog",
+        "thresholds": asdict(config.thresholds),
+    }
+    return Step(STEP, work, mark, Hints(min_ram="4GB")), sources, producer
+
+
+def _set_aside(root: str, work: CurateShard, sources: Sequence[Source], mark: str, retry: bool) -> None:
+    """If the shards are to be made of other sources or by other settings than before, keeps what can be used again.
+
+    ``_state/curate/plan.json`` holds the fingerprint of the step that the shards here are of.
+    """
+    path = state_path(root, JOB, "plan.json")
+    same = storage.exists(path) and json.loads(storage.read_bytes(path)) == {"fingerprint": mark}
+    if same and not retry:
+        return
+    wanted = {source.path: work.key(source) for source in sources}
+    reuse.set_aside(root, JOB, STEP, wanted, only_failed=same, retry=retry)
+    write_json(path, {"fingerprint": mark})
+
+
+def shard_tasks(sources: Sequence[Source], per_shard: int) -> list[ShardTask]:
+    groups = [sources[i : i + per_shard] for i in range(0, len(sources), per_shard)]
+    costs = [float(sum(max(0, s.size) for s in group if s.duplicate_of is None)) for group in groups]
+    return [ShardTask(index, len(groups), None, cost) for index, cost in enumerate(costs)]
 
 
 def _remove_others(root: str, current: set[str]) -> None:
     """Removes shards of an earlier run with other sources: readers of rejects/*.parquet must not count them."""
-    if storage.is_remote(root):
-        return
-    import os
-
-    for column in ("clips", "rejects", "quality"):
-        for path in storage.list_files(storage.join(root, column, "*")):
-            if f"{column}/{os.path.basename(path)}" not in current:
-                os.remove(path)
+    for column in (STEP, *TABLES):
+        for name in storage.list_names(storage.join(root, column)):
+            if f"{column}/{name}" not in current:
+                storage.remove(storage.join(root, column, name))
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -246,7 +354,9 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="weights of the backend: required for mediapipe (.task); for face_alignment downloaded if not given",
     )
-    parser.add_argument("--sources-per-shard", type=int, default=4, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--sources-per-shard", type=int, metavar="N", help="default: 1 to 4, by how many sources there are"
+    )
     parser.add_argument(
         "--threshold",
         action="append",

@@ -15,10 +15,11 @@ worker), and a count of the deaths that an item has caused.
 import hashlib
 import json
 import os
+import re
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,9 +78,20 @@ def _relative(filename: str) -> str:
     return path.name
 
 
-def describe_failure(stage: str, error: BaseException) -> Failure:
-    text = "".join(traceback.format_exception(error)).replace(f"{_PACKAGE}{os.sep}", "")
-    return Failure(stage, type(error).__name__, str(error)[:500], traceback_hash(error), text[-8000:])
+def describe_failure(stage: str, error: BaseException, replace: Mapping[str, str] | None = None) -> Failure:
+    """``replace``: texts that differ from run to run (a temporary name) and what to say instead.
+
+    The same failure gives the same texts: addresses of objects and the folder of the package are left out.
+    """
+
+    def plain(text: str) -> str:
+        for old, new in (replace or {}).items():
+            text = text.replace(old, new)
+        text = re.sub(r"\b0x[0-9a-f]{6,}", "0x...", text.replace(f"{_PACKAGE}{os.sep}", ""))
+        return text.encode("utf-8", "backslashreplace").decode()
+
+    text = "".join(traceback.format_exception(error))
+    return Failure(stage, type(error).__name__, plain(str(error))[:500], traceback_hash(error), plain(text)[-8000:])
 
 
 def worker_died(item: str) -> Failure:

@@ -1,4 +1,4 @@
-"""Temporary files of a job's workers: one folder that is always the same, so that what a killed worker left is found."""
+"""Temporary files of a job's workers: in one folder, always the same, so that what a killed worker left is found."""
 
 import os
 import shutil

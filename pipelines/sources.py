@@ -51,7 +51,8 @@ def find_sources(inputs: Sequence[str]) -> list[str]:
             paths = storage.list_files(item) or ([item] if storage.is_remote(item) and storage.exists(item) else [])
         if not paths:
             raise InputError(f"--input {item}: no files; expected videos, a pattern, a folder or a list of videos")
-        found.update(paths)
+        # A name that is no text cannot be written down; under this name the file is not found, which is accounted for.
+        found.update(path.encode("utf-8", "backslashreplace").decode() for path in paths)
     return sorted(found)
 
 

@@ -7,9 +7,8 @@ measured on the clip as it is stored. Sound comes first of all: a source without
 
 import hashlib
 import json
-import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -19,9 +18,10 @@ from models.errors import InputError
 from models.signals import AUDIO_RATE, VIDEO_FPS
 from pipelines import storage
 from pipelines.dataset import row_fields
+from pipelines.failures import Failure, describe_failure
 from pipelines.stages import crop, faces, filters, landmarks, segments, shots, video, voice_activity
 from pipelines.stages.filters import SCORES, FilterThresholds
-from pipelines.stages.limits import DecodeError, Limits, MediaError
+from pipelines.stages.limits import DecodeError, Limits
 
 NEIGHBOURHOOD = 30 * VIDEO_FPS  # how far around a clip, in its shot, a second face counts
 GLIMPSES = 16
@@ -30,7 +30,7 @@ IDLE_STRIDE = VIDEO_FPS  # how often a stretch without any face is searched
 
 @dataclass(frozen=True)
 class Settings:
-    """What a source's clips depend on."""
+    """What a source's clips depend on. ``made_by`` goes into every record (pipelines/provenance.py)."""
 
     landmarks: str = "dlib"
     landmark_weights: str | None = None
@@ -41,12 +41,15 @@ class Settings:
 
 @dataclass
 class SourceResult:
-    """A source's clip records, reject rows and quality rows (dicts; see pipelines.dataset and pipelines.curate)."""
+    """How many clips a source gave, its reject and quality rows (pipelines/curate_tables.py), its length, and what is
+    known of the file (``facts``: columns of the sources table).
+    """
 
-    clips: list[dict] = field(default_factory=list)
+    clips: int = 0
     rejects: list[dict] = field(default_factory=list)
     quality: list[dict] = field(default_factory=list)
     seconds: float = 0.0
+    facts: dict = field(default_factory=dict)
 
 
 class Filtered(Exception):
@@ -81,9 +84,16 @@ def clip_id(source_sha256: str, start: int, end: int) -> str:
 
 
 def reject_row(
-    source: str, stage: str, kind: str, reason: str, detail: str, span=None, clip: str | None = None
+    source: str,
+    stage: str,
+    kind: str,
+    reason: str,
+    detail: str,
+    span=None,
+    clip: str | None = None,
+    failure: Failure | None = None,
 ) -> dict:
-    """``span`` None: the whole source."""
+    """``span`` None: the whole source. ``failure``: for the kind "failed"."""
     start, end = span if span else (None, None)
     return dict(
         source=source,
@@ -94,49 +104,59 @@ def reject_row(
         kind=kind,
         reason=reason,
         detail=detail,
+        traceback_hash=failure and failure.traceback_hash,
+        traceback=failure and failure.traceback,
     )
 
 
-def _error_row(source: str, error: Exception, span=None, clip: str | None = None) -> dict:
+def _error_row(source: str, error: Exception, span=None, clip: str | None = None, path: str = "") -> dict:
+    """``path``: where the source was read, which may be a temporary name that must not get into a row."""
     if isinstance(error, Filtered):
         return reject_row(source, error.stage, "filtered", error.reason, error.detail, span, clip)
     cause, stage = (error.cause, error.stage) if isinstance(error, StageFailed) else (error, "source")
-    where = traceback.extract_tb(cause.__traceback__)
-    place = f" [{where[-1].name}:{where[-1].lineno}]" if where and not isinstance(cause, MediaError) else ""
-    return reject_row(source, stage, "failed", type(cause).__name__, f"{cause}"[:500] + place, span, clip)
+    failure = describe_failure(stage, cause, {path: source} if path else {})
+    return failed_row(source, failure, span, clip)
 
 
-def curate_source(source: str, settings: Settings, duplicate_of: str | None = None) -> SourceResult:
+def failed_row(source: str, failure: Failure, span=None, clip: str | None = None) -> dict:
+    return reject_row(source, failure.stage, "failed", failure.type, failure.message, span, clip, failure)
+
+
+def curate_source(
+    source: str, settings: Settings, keep: Callable[[dict], None], duplicate_of: str | None = None
+) -> SourceResult:
     """Makes the clips of one source (a local path or gs:// URI). Never raises for what is wrong with the source.
 
-    A source without clips has exactly one reject row for the whole source. InputError (a wrong setting) is raised.
+    ``keep`` is called with each kept clip's record as it is made, so that no more than one is in memory. A source
+    without clips has exactly one reject row for the whole source. InputError (a wrong setting) is raised.
     """
-    result = SourceResult()
+    result, path = SourceResult(), ""
     try:
         if duplicate_of is not None:
             raise Filtered("input", "duplicate", f"the same bytes as {duplicate_of}")
         with _stage("probe"), storage.local_copy(source) as path:
-            _curate_local(source, path, settings, result)
+            _curate_local(source, path, settings, keep, result)
     except (Filtered, StageFailed) as error:
-        result.rejects.append(_error_row(source, error))
+        result.rejects.append(_error_row(source, error, path=path))
         return result
     if not result.clips:
-        result.rejects.append(_whole_source_row(source, result.rejects))
+        result.rejects.append(whole_source_row(source, result.rejects))
     return result
 
 
-def _whole_source_row(source: str, rows: list[dict]) -> dict:
-    """The row of a source whose every segment was rejected: the reason that cost the most frames."""
+def whole_source_row(source: str, rows: list[dict]) -> dict:
+    """The row of a source whose every segment was rejected (``rows``): the reason that cost the most frames."""
     frames: Counter = Counter()
     for row in rows:
         frames[row["stage"], row["kind"], row["reason"]] += row["end_frame"] - row["start_frame"]
     (stage, kind, reason), most = frames.most_common(1)[0]
     share = f"{most / VIDEO_FPS:.1f} s of {frames.total() / VIDEO_FPS:.1f} s"
     detail = f"none of {len(rows)} segments is kept; {share} for this reason"
-    return reject_row(source, stage, kind, reason, detail)
+    cause = next(row for row in rows if (row["stage"], row["kind"], row["reason"]) == (stage, kind, reason))
+    return {**cause, "clip_id": None, "start_frame": None, "end_frame": None, "detail": detail}
 
 
-def _curate_local(source: str, path: str, settings: Settings, result: SourceResult) -> None:
+def _curate_local(source: str, path: str, settings: Settings, keep, result: SourceResult) -> None:
     limits = settings.thresholds
     with _stage("probe"):
         info = video.probe(path, settings.limits)
@@ -167,9 +187,9 @@ def _curate_local(source: str, path: str, settings: Settings, result: SourceResu
         span = segments.on_grid(piece)
         identity = clip_id(digest, *span)
         try:
-            _make_clip(source, digest, info, face, span, audio, speech, settings, result)
+            _make_clip(source, digest, info, face, span, audio, speech, settings, keep, result)
         except (Filtered, StageFailed) as error:
-            result.rejects.append(_error_row(source, error, span, identity))
+            result.rejects.append(_error_row(source, error, span, identity, path))
 
 
 # --- First pass: where are which faces ---
@@ -286,7 +306,7 @@ def _shrunk(frame: np.ndarray) -> np.ndarray:
 
 
 def _make_clip(
-    source, digest, info, face: Followed, span, audio, speech, settings: Settings, result: SourceResult
+    source, digest, info, face: Followed, span, audio, speech, settings: Settings, keep, result: SourceResult
 ) -> None:
     limits = settings.thresholds
     start, end = span
@@ -330,7 +350,7 @@ def _make_clip(
             **filters.picture_scores(frames, marks, box[2], info.fps),
             **filters.sound_scores(sound, spoken, marks),
         }
-        scores = {name: float(np.round(scores[name], 4)) for name in SCORES}
+        scores = {name: filters.stored_score(scores[name]) for name in SCORES}
         missed = filters.decide(scores, limits)
     identity = clip_id(digest, start, end)
     result.quality.append(
@@ -346,7 +366,7 @@ def _make_clip(
     )
     if missed:
         raise Filtered("filters", missed[0][0], "; ".join(detail for _, detail in missed))
-    result.clips.append(
+    keep(
         {
             **row_fields(
                 dict(clip_id=identity, source_sha256=digest, start_frame=start, end_frame=end, box=box),
@@ -362,3 +382,4 @@ def _make_clip(
             "scores": json.dumps(scores, sort_keys=True),
         }
     )
+    result.clips += 1

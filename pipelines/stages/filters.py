@@ -134,6 +134,16 @@ def decide(scores: dict[str, float], limits: FilterThresholds) -> list[tuple[str
     return missed + [(r, f"{n} {figures[n]:.3g} is above {limit:g}") for r, n, limit in above if figures[n] > limit]
 
 
+# Thresholds that shape what is measured (which segments there are, whose face counts): with others of these a source is
+# decoded again. All the others only decide, and stored scores are enough to decide anew.
+SHAPING = ("min_seconds", "max_seconds", "min_source_speech_seconds", "second_face_size")
+
+
+def stored_score(value: float) -> float:
+    """A score as the tables keep it (float32), to four decimals: reading it back and rounding gives the same number."""
+    return round(float(np.float32(round(float(value), 4))), 4)
+
+
 # --- Picture ---
 
 # A generic head in millimetres (x to the picture's right, y down, z away from the camera, seen from the front): points

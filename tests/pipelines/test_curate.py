@@ -7,7 +7,7 @@ import pytest
 from models.errors import InputError
 from pipelines import curate as job
 from pipelines.beam import RunnerOptions
-from pipelines.curate import CurateConfig, curate, find_sources, mark_duplicates
+from pipelines.curate import CurateConfig, curate, shard_size
 from pipelines.dataset import Dataset
 from pipelines.stages.filters import SCORES
 from tests.pipelines.media import make_video, talking_head
@@ -59,7 +59,8 @@ def test_the_books_close(made):
 def test_tables_keep_their_columns(made):
     root, _ = made
     identity = ["source", "clip_id", "start_frame", "end_frame"]
-    assert pq.read_table(root / "rejects").column_names == [*identity, "stage", "kind", "reason", "detail"]
+    reject = ["stage", "kind", "reason", "detail", "traceback_hash", "traceback"]
+    assert pq.read_table(root / "rejects").column_names == [*identity, *reject]
     assert pq.read_table(root / "quality").column_names == [*identity, *SCORES, "flags", "kept"]
 
 
@@ -90,29 +91,6 @@ def test_a_finished_run_does_nothing_again(made, videos, monkeypatch):
     assert files(root, state=True) == before
 
 
-def test_a_killed_run_goes_on_at_the_shard_that_is_missing(videos, tmp_path, monkeypatch, made):
-    config = CurateConfig((str(videos / "*.mp4"),), str(tmp_path), sources_per_shard=2)
-    real, seen = job.curate_source, []
-
-    def dies_at_tone(source, *rest):
-        if source.endswith("tone.mp4"):
-            raise KeyboardInterrupt
-        return real(source, *rest)
-
-    monkeypatch.setattr(job, "curate_source", dies_at_tone)
-    with pytest.raises(BaseException):  # noqa: B017 - whatever Beam makes of an interrupt
-        curate(config, HERE)
-
-    def counts(source, *rest):
-        seen.append(Path(source).name)
-        return real(source, *rest)
-
-    monkeypatch.setattr(job, "curate_source", counts)
-    curate(config, HERE)
-    assert "tone.mp4" in seen and "head.mp4" not in seen
-    assert files(tmp_path) == files(made[0])
-
-
 def test_other_sources_replace_the_old_shards(videos, tmp_path):
     curate(CurateConfig((str(videos / "t*.mp4"),), str(tmp_path), sources_per_shard=1), HERE)
     curate(CurateConfig((str(videos / "mute.mp4"),), str(tmp_path), sources_per_shard=1), HERE)
@@ -123,21 +101,9 @@ def test_other_sources_replace_the_old_shards(videos, tmp_path):
 def test_books_that_do_not_close_stop_the_job(videos, tmp_path, monkeypatch):
     from pipelines.stages.curation import SourceResult
 
-    monkeypatch.setattr(job, "curate_source", lambda *_: SourceResult())
+    monkeypatch.setattr(job, "curate_source", lambda *_: SourceResult(clips=1))
     with pytest.raises(Exception, match="books do not close"):
         curate(CurateConfig((str(videos / "mute.mp4"),), str(tmp_path)), HERE)
-
-
-def test_inputs(videos, tmp_path):
-    names = sorted(str(path) for path in videos.iterdir())
-    assert find_sources([str(videos)]) == find_sources([str(videos / "*.mp4")]) == names
-    listing = tmp_path / "list.txt"
-    listing.write_text(f"# two\n{names[1]}\n\n{names[0]}\n{names[1]}\n")
-    assert find_sources([str(listing)]) == names[:2]
-    assert find_sources([names[3], str(listing)]) == [*names[:2], names[3]]
-    for missing in (str(tmp_path / "*.mp4"), str(tmp_path / "none.txt"), str(tmp_path / "none.mp4")):
-        with pytest.raises(InputError, match="--input"):
-            find_sources([missing])
 
 
 def test_a_listed_file_that_is_missing_is_a_failure_not_an_error(tmp_path):
@@ -147,11 +113,8 @@ def test_a_listed_file_that_is_missing_is_a_failure_not_an_error(tmp_path):
     assert (summary["sources"], summary["failed"]) == (1, 1)
 
 
-def test_duplicates_are_found_by_content(tmp_path):
-    for name, text in (("a", "one"), ("b", "two"), ("c", "one"), ("d", "longer")):
-        (tmp_path / name).write_text(text)
-    marked = mark_duplicates([str(tmp_path / name) for name in "abcd"])
-    assert [source.duplicate_of for source in marked] == [None, None, str(tmp_path / "a"), None]
+def test_the_default_shard_depends_on_the_sources_alone():
+    assert [shard_size(count) for count in (1, 19, 64, 65, 200, 10_000)] == [1, 1, 1, 2, 4, 4]
 
 
 def test_bad_settings(tmp_path, videos):
@@ -185,6 +148,6 @@ def test_two_workers_make_what_one_makes(made, videos, tmp_path):
 def test_real_clips(real_clips, name, reason):
     from pipelines.stages.curation import Settings, curate_source
 
-    result = curate_source(str(real_clips / f"{name}.mp4"), Settings())
+    result = curate_source(str(real_clips / f"{name}.mp4"), Settings(), lambda record: None)
     whole = [row["reason"] for row in result.rejects if row["clip_id"] is None]
     assert whole == ([reason] if reason else []) and bool(result.clips) == (reason is None)

@@ -12,22 +12,32 @@ from pipelines.stages.filters import SCORES, FilterThresholds
 from tests.pipelines.media import ffmpeg, make_video, talking_head
 
 
+def curated(source, settings=None, duplicate_of=None):
+    """A source's result, and the clips that it gave."""
+    clips = []
+    result = curate_source(str(source), settings or Settings(), clips.append, duplicate_of)
+    assert result.clips == len(clips)
+    return result, clips
+
+
 @pytest.fixture(scope="module")
 def kept():
-    return curate_source(str(talking_head()), Settings())
+    return curated(talking_head())
 
 
-def whole(result):
+def whole(outcome):
     """The one row of a source without clips: (stage, kind, reason)."""
-    assert result.clips == []
+    result, clips = outcome
+    assert clips == []
     rows = [row for row in result.rejects if row["clip_id"] is None]
     assert len(rows) == 1 and rows[0]["start_frame"] is None
     return rows[0]["stage"], rows[0]["kind"], rows[0]["reason"]
 
 
 def test_a_talking_head_becomes_a_clip(kept):
-    assert len(kept.clips) == 1 and kept.rejects == []
-    clip = kept.clips[0]
+    result, clips = kept
+    assert len(clips) == 1 and result.rejects == []
+    clip = clips[0]
     assert {*ROW_FIELDS, *COLUMN_FIELDS["clips"]} == set(clip)
     count = clip["num_frames"]
     assert count == clip["end_frame"] - clip["start_frame"] == grid_frames(count) and 60 <= count <= 300
@@ -44,7 +54,7 @@ def test_a_talking_head_becomes_a_clip(kept):
 
 
 def test_the_stored_box_is_where_the_pixels_come_from(kept):
-    clip = kept.clips[0]
+    clip = kept[1][0]
     info = video.probe(str(talking_head()))
     box = tuple(int(value) for value in clip["box"])
     again = video.decode_crop(info, clip["start_frame"], clip["num_frames"], box)
@@ -55,7 +65,7 @@ def test_the_stored_box_is_where_the_pixels_come_from(kept):
 def test_the_landmarks_follow_the_rendered_mouth(kept):
     """The lips' gap of the landmarks moves with the true opening that the head was rendered with."""
     truth = np.load(talking_head().with_suffix(".truth.npz"))
-    clip = kept.clips[0]
+    clip = kept[1][0]
     key = next(name for name in ("landmarks", "landmarks68") if name in truth)
     span = slice(clip["start_frame"], clip["end_frame"])
     exact = (truth[key][span] + 0.5 - clip["box"][:2]) * (256 / clip["box"][2]) - 0.5
@@ -64,23 +74,24 @@ def test_the_landmarks_follow_the_rendered_mouth(kept):
 
 
 def test_every_score_is_in_the_quality_row(kept):
-    assert len(kept.quality) == 1 and kept.quality[0]["kept"]
-    assert all(np.isfinite(kept.quality[0][name]) for name in SCORES)
-    assert kept.quality[0]["clip_id"] == kept.clips[0]["clip_id"]
+    result, clips = kept
+    assert len(result.quality) == 1 and result.quality[0]["kept"]
+    assert all(np.isfinite(result.quality[0][name]) for name in SCORES)
+    assert result.quality[0]["clip_id"] == clips[0]["clip_id"]
 
 
 def test_a_copy_under_another_name_gives_the_same_clip(kept, tmp_path):
     copy = tmp_path / "copy.mp4"
     copy.write_bytes(talking_head().read_bytes())
-    again = curate_source(str(copy), Settings())
-    differ = {name for name in again.clips[0] if not np.array_equal(again.clips[0][name], kept.clips[0][name])}
+    again, clip = curated(copy)[1][0], kept[1][0]
+    differ = {name for name in again if not np.array_equal(again[name], clip[name])}
     assert differ == {"source"}
 
 
 def test_a_missed_limit_filters_the_clip_and_keeps_its_figures():
     settings = Settings(thresholds=FilterThresholds(min_face_size=400))
-    result = curate_source(str(talking_head()), settings)
-    assert whole(result) == ("filters", "filtered", "face_too_small")
+    result, clips = curated(talking_head(), settings)
+    assert whole((result, clips)) == ("filters", "filtered", "face_too_small")
     assert len(result.quality) == 1 and not result.quality[0]["kept"] and result.quality[0]["face_size"] > 20
     assert len([row for row in result.rejects if row["clip_id"]]) == 1
 
@@ -88,11 +99,11 @@ def test_a_missed_limit_filters_the_clip_and_keeps_its_figures():
 def test_sound_decides_before_any_picture_is_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr(video, "decode_frames", lambda *_: pytest.fail("decoded"))
     mute = make_video(tmp_path / "mute.mp4", sound=None)
-    assert whole(curate_source(str(mute), Settings())) == ("audio", "filtered", "no_audio")
+    assert whole(curated(mute)) == ("audio", "filtered", "no_audio")
     silent = make_video(tmp_path / "silent.mp4", sound="anullsrc=r=16000:cl=mono:d=2")
-    assert whole(curate_source(str(silent), Settings())) == ("audio", "filtered", "no_speech")
+    assert whole(curated(silent)) == ("audio", "filtered", "no_speech")
     tone = make_video(tmp_path / "tone.mp4")
-    assert whole(curate_source(str(tone), Settings())) == ("audio", "filtered", "no_speech")
+    assert whole(curated(tone)) == ("audio", "filtered", "no_speech")
 
 
 def test_speech_without_a_face(tmp_path):
@@ -101,7 +112,7 @@ def test_speech_without_a_face(tmp_path):
         *("-f", "lavfi", "-i", "testsrc2=size=320x240:rate=30:duration=4", "-i", talking_head()),
         *("-map", "0:v", "-map", "1:a", "-pix_fmt", "yuv420p", "-shortest", slides),
     )
-    assert whole(curate_source(str(slides), Settings())) == ("faces", "filtered", "no_face")
+    assert whole(curated(slides)) == ("faces", "filtered", "no_face")
 
 
 def test_two_heads_side_by_side(tmp_path):
@@ -110,7 +121,7 @@ def test_two_heads_side_by_side(tmp_path):
         *("-i", talking_head(), "-i", talking_head(), "-filter_complex", "[0:v][1:v]hstack[v]"),
         *("-map", "[v]", "-map", "0:a", "-c:v", "libx264", "-pix_fmt", "yuv420p", pair),
     )
-    assert whole(curate_source(str(pair), Settings())) == ("filters", "filtered", "several_faces")
+    assert whole(curated(pair)) == ("filters", "filtered", "several_faces")
 
 
 def test_a_cut_is_never_inside_a_clip(tmp_path):
@@ -121,25 +132,27 @@ def test_a_cut_is_never_inside_a_clip(tmp_path):
         *("-i", talking_head(), "-filter_complex", f"{graph};[a1][b1]concat=n=2[v]"),
         *("-map", "[v]", "-map", "0:a", "-c:v", "libx264", "-pix_fmt", "yuv420p", cut),
     )
-    result = curate_source(str(cut), Settings())
-    spans = [(row["start_frame"], row["end_frame"]) for row in [*result.clips, *result.rejects] if row["clip_id"]]
+    result, clips = curated(cut)
+    spans = [(row["start_frame"], row["end_frame"]) for row in [*clips, *result.rejects] if row["clip_id"]]
     assert spans and all(end <= 66 or start >= 66 for start, end in spans)
 
 
 def test_broken_files_are_failures_with_a_type(tmp_path):
     text = tmp_path / "text.mp4"
     text.write_text("not a video")
-    assert whole(curate_source(str(text), Settings())) == ("probe", "failed", "UnreadableVideo")
-    assert whole(curate_source(str(tmp_path / "none.mp4"), Settings())) == ("probe", "failed", "FileNotFoundError")
+    assert whole(curated(text)) == ("probe", "failed", "UnreadableVideo")
+    assert whole(curated(tmp_path / "none.mp4")) == ("probe", "failed", "FileNotFoundError")
 
 
 def test_an_error_in_one_stage_is_a_row_not_a_crash(monkeypatch):
     monkeypatch.setattr(curation.filters, "picture_scores", lambda *_: 1 / 0)
-    result = curate_source(str(talking_head()), Settings())
-    assert whole(result) == ("filters", "failed", "ZeroDivisionError")
-    assert "division by zero" in result.rejects[0]["detail"]
+    result, clips = curated(talking_head())
+    assert whole((result, clips)) == ("filters", "failed", "ZeroDivisionError")
+    segment, source = result.rejects
+    assert "division by zero" in segment["detail"] and "in _make_clip" in segment["traceback"]
+    assert segment["traceback_hash"] == source["traceback_hash"]
 
 
 def test_duplicates_are_named():
-    result = curate_source("b.mp4", Settings(), duplicate_of="a.mp4")
-    assert whole(result) == ("input", "filtered", "duplicate") and "a.mp4" in result.rejects[0]["detail"]
+    result, clips = curated("b.mp4", duplicate_of="a.mp4")
+    assert whole((result, clips)) == ("input", "filtered", "duplicate") and "a.mp4" in result.rejects[0]["detail"]

@@ -22,9 +22,10 @@ FAILED = {name for name, kind in vars(limits).items() if isinstance(kind, type) 
 
 def outcome(path) -> tuple[str, str, str]:
     """The one row of a source without clips."""
-    result = curate_source(str(path), SETTINGS)
+    clips = []
+    result = curate_source(str(path), SETTINGS, clips.append)
     rows = [row for row in result.rejects if row["clip_id"] is None]
-    assert not result.clips and len(rows) == 1 and rows[0]["source"] == str(path)
+    assert not clips and not result.clips and len(rows) == 1 and rows[0]["source"] == str(path)
     return rows[0]["stage"], rows[0]["kind"], rows[0]["reason"]
 
 
