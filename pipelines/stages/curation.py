@@ -5,6 +5,7 @@ boxes, so a long video costs no memory. The second cuts and scales inside ffmpeg
 measured on the clip as it is stored. Sound comes first of all: a source without speech is never decoded.
 """
 
+import bisect
 import hashlib
 import json
 from collections import Counter
@@ -254,8 +255,10 @@ def scan_faces(info: video.VideoInfo, settings: Settings) -> Scan:
 def follow_faces(scan: Scan, limits: FilterThresholds) -> list[Followed]:
     """Returns, shot by shot, the stretches in which the shot's main face is followed for at least half a second."""
     out = []
+    searched = sorted(scan.samples)
     for start, end in scan.shots:
-        inside = {index: found for index, found in scan.samples.items() if start <= index < end}
+        within = searched[bisect.bisect_left(searched, start) : bisect.bisect_left(searched, end)]
+        inside = {index: scan.samples[index] for index in within}
         glimpses = {index: frame for index, frame in scan.glimpses.items() if start <= index < end}
         tracks = faces.build_tracks(inside)
         main = faces.main_track(tracks)
@@ -267,7 +270,7 @@ def follow_faces(scan: Scan, limits: FilterThresholds) -> list[Followed]:
             for first, last in faces.track_spans(track):
                 span = (start if first - start < faces.STRIDE else first, min(last, end))
                 if span[1] - span[0] >= VIDEO_FPS // 2:
-                    out.append(Followed(span, track, sorted(inside), others, glimpses))
+                    out.append(Followed(span, track, within, others, glimpses))
     return sorted(out, key=lambda item: item.span)
 
 
