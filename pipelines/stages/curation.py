@@ -22,7 +22,7 @@ from pipelines.dataset import row_fields
 from pipelines.failures import Failure, describe_failure
 from pipelines.stages import crop, faces, filters, landmarks, segments, shots, video, voice_activity
 from pipelines.stages.filters import SCORES, FilterThresholds
-from pipelines.stages.limits import DecodeError, Limits
+from pipelines.stages.limits import DecodeError, Limits, check_size
 
 NEIGHBOURHOOD = 30 * VIDEO_FPS  # how far around a clip, in its shot, a second face counts
 GLIMPSES = 16
@@ -135,6 +135,9 @@ def curate_source(
     try:
         if duplicate_of is not None:
             raise Filtered("input", "duplicate", f"the same bytes as {duplicate_of}")
+        if storage.is_remote(source):
+            with _stage("probe"):
+                check_size(storage.size(source), settings.limits)
         with _stage("probe"), storage.local_copy(source) as path:
             _curate_local(source, path, settings, keep, result)
     except (Filtered, StageFailed) as error:

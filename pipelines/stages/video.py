@@ -22,7 +22,7 @@ import numpy as np
 
 from models.signals import AUDIO_RATE, CROP_SIZE, VIDEO_FPS, audio_samples
 from pipelines.stages import probing, processes
-from pipelines.stages.limits import DecodeTimeout, Limits, TooLarge, TooLong, TruncatedVideo, UnreadableVideo
+from pipelines.stages.limits import DecodeTimeout, Limits, TooLong, TruncatedVideo, UnreadableVideo, check_size
 from pipelines.stages.probing import VideoInfo, input_options, url
 
 # A source may decode to this much less than its header promises before it counts as cut short; more by as much and it
@@ -47,8 +47,7 @@ def probe(path: str, limits: Limits = _DEFAULT_LIMITS) -> VideoInfo:
     size = os.path.getsize(path)
     if size == 0:
         raise UnreadableVideo("the file is empty")
-    if size > limits.max_gigabytes * 1e9:
-        raise TooLarge(f"{size / 1e9:.1f} GB is more than {limits.max_gigabytes:g} GB")
+    check_size(size, limits)
     facts = probing.PROBER.ask(os.path.abspath(path), limits)
     info = VideoInfo(path=path, size=size, started=time.monotonic(), limits=limits, **facts)
     probing.check(info)
