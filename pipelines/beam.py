@@ -18,7 +18,7 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any
 
@@ -224,6 +224,8 @@ def run_shards(
             failures.end()
             for step in steps:  # not those of steps that another run has left unfinished
                 storage.remove_tree(state_path(root, job, "parts", step.label))
+            with suppress(OSError):
+                os.rmdir(state_path(root, job, "parts"))
             storage.remove_tree(state_path(root, job, "kept"))
             remove_scratch(root, job)
             storage.remove_temporary_files(root)

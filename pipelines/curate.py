@@ -32,11 +32,12 @@ from pipelines.beam import (
     runner_options,
 )
 from pipelines.books import Books, books_for_manifest, sum_books
-from pipelines.curate_tables import TABLES, table_name, table_schema, write_table
+from pipelines.curate_tables import TABLES, table_name, table_schema
 from pipelines.dataset import shard_name, shard_writer, update_manifest, write_json
 from pipelines.failures import Failure, Failures, TooManyFailures, failure_limit
 from pipelines.manifest import ShardInfo
 from pipelines.parts import Parts
+from pipelines.provenance import clips_producer
 from pipelines.sources import Source, describe_sources, find_sources, read_sources, write_sources
 from pipelines.stages.curation import Settings, SourceResult, curate_source, failed_row
 from pipelines.stages.filters import SHAPING, FilterThresholds, thresholds_with
@@ -44,6 +45,7 @@ from pipelines.stages.landmarks import BACKENDS, check_backend, close_backends
 from pipelines.stages.limits import Limits, limits_with
 from pipelines.state import safe_name, state_path
 from pipelines.stored_sources import Stored, decided, from_part, rows_record
+from pipelines.tables import write_table
 
 JOB, STEP = "curate", "clips"
 VERSION = 2  # of what a source's part is made of: raise it when the same source is stored in another way
@@ -278,8 +280,9 @@ def prepare(config: CurateConfig, runner: RunnerOptions) -> tuple[Step, list[Sou
     if sources != known:
         write_sources(config.output, JOB, sources)
     shaping = {name: getattr(config.thresholds, name) for name in SHAPING}
-    made_by = provenance.clips_producer(config.landmarks, config.landmark_weights, VERSION, shaping, config.limits)
-    made = provenance.made_by([STEP], made_by)
+    made = provenance.made_by(
+        [STEP], clips_producer(config.landmarks, config.landmark_weights, VERSION, shaping, config.limits)
+    )
     settings = Settings(
         config.landmarks, config.landmark_weights, config.thresholds, config.limits, provenance.to_text(made)
     )

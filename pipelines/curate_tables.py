@@ -5,10 +5,8 @@ not. sources: one row a source, whatever became of it. A figure that was not mea
 """
 
 import io
-import os
 
 from pipelines import storage
-from pipelines.manifest import ShardInfo
 from pipelines.stages import filters
 from pipelines.stages.filters import SCORES
 
@@ -76,16 +74,6 @@ def table_schema(table: str):
 
 def table_name(table: str, shard: object) -> str:
     return f"{table}/{table}-{shard}.parquet"
-
-
-def write_table(root: str, name: str, rows: list[dict], schema) -> ShardInfo:
-    """Writes rows as Parquet, all or nothing. The same rows give the same bytes."""
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    with storage.atomic_file(storage.join(root, name)) as temporary:
-        pyarrow.parquet.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
-        return ShardInfo(name, len(rows), os.path.getsize(temporary), storage.sha256_file(temporary))
 
 
 def read_table(path: str) -> list[dict]:
