@@ -273,8 +273,11 @@ atexit.register(PROBER.close)
 
 
 def check(info: VideoInfo) -> None:
-    """Holds what a header promises against the limits. Raises TooLong."""
+    """Holds what a header promises against the limits. Raises TooLong or TooLarge."""
     limits = info.limits
+    # As displayed: pixels that are not square can make a small picture huge.
+    if info.width * info.height > limits.pixels:
+        raise TooLarge(f"{info.width}x{info.height} is more than {limits.max_megapixels:g} megapixels")
     if info.longest > limits.max_hours * 3600:
         raise TooLong(f"{info.longest / 3600:.2f} h is more than {limits.max_hours:g} h")
     if info.longest * limits.min_bytes_per_second > info.size:
