@@ -1,7 +1,8 @@
 """The `archon` command: a table of names to modules, each imported only when its command is called.
 
 A command module offers ``register(parser)``, which declares arguments, and ``run(args)``, which does the work and
-returns the summary that ``--json`` prints on the last line. Exit status: 0 done, 1 failed, 2 bad usage or bad input.
+returns the summary that ``--json`` prints on the last line. Exit status: 0 done, 1 failed (also when the summary says
+``"ok": False``), 2 bad usage or bad input.
 """
 
 import argparse
@@ -23,6 +24,7 @@ COMMANDS = {
     "tokenize": ("pipelines.tokenize", "columns to token records"),
     "duplicates": ("pipelines.duplicates", "clips that show or sound the same moment, and which of them to keep"),
     "report": ("pipelines.report", "the data-quality report"),
+    "verify": ("pipelines.verify", "every shard of a dataset against its manifest: sizes, counts, hashes, records"),
     "inspect": ("pipelines.inspect", "contact sheets and overlays of clips, every modality as files"),
     "train": ("infra.training.command", "one training job, resumable"),
     "measure": ("infra.measure_command", "accuracy of one part against truth: the tables that the README quotes"),
@@ -67,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(args, error, 1)
     if args.json:
         print(json.dumps(summary, sort_keys=True, default=str), flush=True)
-    return 0
+    return 1 if isinstance(summary, dict) and summary.get("ok") is False else 0
 
 
 def _failed(args: argparse.Namespace, error: Exception, status: int) -> int:

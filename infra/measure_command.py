@@ -25,6 +25,10 @@ MEASURES = {
         "pipelines.measure.segmentation",
         "the 21 classes: IoU on rendered people and with a face mesh on real clips, flicker, rate; the model card",
     ),
+    "tracking": (
+        "pipelines.measure.tracking",
+        "faces followed between detections, against detection in every frame: boxes, landmarks, frames lost",
+    ),
 }
 
 

@@ -39,6 +39,8 @@ from pipelines.dataset import ANNOTATIONS, Dataset, update_manifest
 from pipelines.face_model import add_face_model_arguments, face_model_files
 from pipelines.failures import Failures, failure_limit
 from pipelines.keyed import BatchFunction, Fields, Keyed, one_by_one
+from pipelines.stages.gemini import KEY_VARIABLE, GeminiConfig, GeminiService
+from pipelines.stages.spending import spending_line, total_spent
 
 JOB = "annotate"
 
@@ -130,18 +132,23 @@ def annotate(config: AnnotateConfig, runner: RunnerOptions | None = None) -> dic
         seconds = sum(marker["seconds"] for marker in made)
         rate = sum(marker["summary"]["frames"] for marker in made) / max(seconds, 1e-9)
         print("\n".join([*books.lines(), f"annotate: {name}: {rate:.1f} frames/s"]), flush=True)
+        spent = total_spent(paid for marker in made if (paid := marker["summary"]["spent"]))
+        if spent:
+            print(f"annotate: {name}: {spending_line(spent)}", flush=True)
         for text in [text for marker in made for text in marker["summary"]["errors"]][:20]:
             print(f"annotate: {text}", flush=True)
         for column in item.annotator.columns:
             infos = [info for info in marker_files(made) if info.path.startswith(f"{column}/")]
             producer = item.made_by[column]
-            columns[column] = (infos, {"job": JOB, **producer, "made_by": _of_column(item, column)})
+            paid = {"spent": spent} if spent else {}
+            columns[column] = (infos, {"job": JOB, **producer, "made_by": _of_column(item, column), **paid})
             summary[column] = {
                 "clips": books.items,
                 "errors": books.failed.total(),
                 "seconds": round(seconds, 2),
                 "frames_per_second": round(rate, 2),
                 "made_with": name,
+                **paid,
             }
         all_books[books.job] = books.as_dict()
         facts.update(books_for_manifest(config.dataset, books))
@@ -268,13 +275,25 @@ examples:
   archon annotate --dataset dataset
   archon annotate --dataset dataset --columns script,description --runner in-process
   archon annotate --dataset dataset --columns semantics --backend semantics=network --segmenter W/models/segmenter
+  archon annotate --dataset dataset --columns script --backend script=whisper --whisper-weights whisper-large-v3
+  archon annotate --dataset dataset --columns script --backend script=auto
+  archon annotate --dataset dataset --columns description --backend description=gemini --gemini-project P \\
+    --gemini-location europe-west4 --gemini-model gemini-2.5-pro --gemini-rpm 300
   archon annotate --dataset dataset --retry-failed --max-failures 0.05
   archon annotate --dataset gs://bucket/dataset --runner dataflow --beam-arg=--project=P \\
     --accelerator 'type:nvidia-l4;count:1;install-nvidia-driver' --beam-arg=--experiments=no_use_multiple_sdk_containers
 
 A model is loaded once a worker process. Dataflow starts a process for every core, and each would load its own copy:
 with an accelerator, --beam-arg=--experiments=no_use_multiple_sdk_containers gives one process a machine, whose threads
-share one copy and take turns with it."""
+share one copy and take turns with it.
+
+script: pocketsphinx (embedded, English), whisper (weights by path), subtitles (NAME.srt, NAME.vtt, NAME.en.srt beside
+the source; a clip without any fails), auto (subtitles where there are some, else pocketsphinx). The record says which.
+
+description=gemini asks a paid service. Answers are kept under DATASET/_state/annotate/captions, so that none is bought
+twice; what it cost is in every record, in this command's summary and in the manifest. --gemini-rpm is kept by all
+workers of a machine together; on Dataflow a machine's processes share it only with
+--beam-arg=--experiments=no_use_multiple_sdk_containers, so give each machine the quota over the number of machines."""
     parser.add_argument("--dataset", required=True, metavar="DATASET", help="a dataset made by `archon curate`")
     parser.add_argument("--columns", default=",".join(ANNOTATIONS), metavar="A,B", help="default: all of them")
     parser.add_argument(
@@ -294,7 +313,58 @@ share one copy and take turns with it."""
         metavar="TYPE",
         help="ask Dataflow for this accelerator (a Beam resource hint) where a backend can use one",
     )
+    parser.add_argument(
+        "--whisper-weights", metavar="DIR", help="for script=whisper: config.json, model.safetensors ..."
+    )
+    add_gemini_arguments(parser)
     add_runner_arguments(parser)
+
+
+def add_gemini_arguments(parser: argparse.ArgumentParser) -> None:
+    asked, service = GeminiConfig(), GeminiService()
+    group = parser.add_argument_group("description=gemini")
+    group.add_argument(
+        "--gemini-project", default="", metavar="P", help=f"on Vertex AI; without it, by the API key in {KEY_VARIABLE}"
+    )
+    group.add_argument("--gemini-location", default=service.location, metavar="L", help="default: %(default)s")
+    group.add_argument("--gemini-model", default=asked.model, metavar="M", help="default: %(default)s")
+    group.add_argument(
+        "--gemini-rpm",
+        type=float,
+        default=service.rpm,
+        metavar="N",
+        help="requests a minute, of all workers of a machine together (default: %(default)g)",
+    )
+    group.add_argument(
+        "--gemini-concurrency",
+        type=int,
+        default=service.concurrency,
+        metavar="N",
+        help="requests in flight a worker (default: %(default)s)",
+    )
+    group.add_argument(
+        "--gemini-deadline",
+        type=float,
+        default=service.deadline,
+        metavar="S",
+        help="seconds a clip may take with all its tries (default: %(default)g)",
+    )
+    group.add_argument(
+        "--gemini-prices", metavar="FILE", help="JSON as pipelines/gemini_prices.json, which is the default"
+    )
+    group.add_argument("--gemini-endpoint", metavar="URL", help="another address of the service, for tests and proxies")
+
+
+def gemini_service(args: argparse.Namespace) -> GeminiService:
+    return GeminiService(
+        args.gemini_project,
+        args.gemini_location,
+        args.gemini_rpm,
+        args.gemini_concurrency,
+        deadline=args.gemini_deadline,
+        prices=args.gemini_prices,
+        endpoint=args.gemini_endpoint,
+    )
 
 
 def run(args: argparse.Namespace) -> dict:
@@ -305,6 +375,9 @@ def run(args: argparse.Namespace) -> dict:
         tuple(args.backend),
         face_model_files(args),
         segmenter=args.segmenter,
+        whisper_weights=args.whisper_weights,
+        gemini=GeminiConfig(args.gemini_model),
+        gemini_service=gemini_service(args),
         accelerator=args.accelerator,
     )
     return annotate(config, runner_options(args))

@@ -13,6 +13,7 @@ import numpy as np
 
 from models.errors import InputError
 from models.loading import load_once
+from pipelines import caption_backends, script_backends
 from pipelines.beam import Hints, fingerprint
 from pipelines.code_hash import OWN, code_hash, package_version
 from pipelines.dataset import ANNOTATIONS
@@ -21,16 +22,20 @@ from pipelines.keyed import Fields, Keyed, Outcome
 from pipelines.provenance import Producer
 from pipelines.records import Record
 from pipelines.stages.face_fit import LANDMARKS_ONLY, PIXELS, FaceFit, FitConfig
+from pipelines.stages.gemini import GeminiConfig, GeminiService
+from pipelines.stages.hallucinations import GuardConfig
 from pipelines.stages.segment import SegmentConfig
 from pipelines.stages.segment_network import NetworkConfig
 from pipelines.stages.speech import SpeechConfig
+from pipelines.stages.whisper import WhisperConfig
 
 
 @dataclass(frozen=True)
 class AnnotateConfig:
     """``columns`` to make, ``backends`` as (column, name) pairs where not the default, and the settings of the stages.
 
-    ``segmenter`` is the directory of a trained segmenter; None is the embedded one. ``accelerator`` is a Beam resource
+    ``segmenter`` is the directory of a trained segmenter; None is the embedded one. ``whisper_weights`` is a folder of
+    Whisper's weights, local or gs://. ``accelerator`` is a Beam resource
     hint for the backends that can use one. A new setting counts where a Backend names it.
     """
 
@@ -43,6 +48,11 @@ class AnnotateConfig:
     segmenter: str | None = None
     network: NetworkConfig = field(default_factory=NetworkConfig)
     speech: SpeechConfig = field(default_factory=SpeechConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    whisper: WhisperConfig = field(default_factory=WhisperConfig)
+    whisper_weights: str | None = None
+    gemini: GeminiConfig = field(default_factory=GeminiConfig)
+    gemini_service: GeminiService = field(default_factory=GeminiService)
     accelerator: str | None = None
 
 
@@ -169,21 +179,6 @@ def _speech(clip: Record, _: dict, config: AnnotateConfig, backend: str) -> Fiel
     return {"speech": {**asdict(speech), "backend": backend}}
 
 
-def _script(clip: Record, columns: dict, config: AnnotateConfig, backend: str) -> Fields:
-    from pipelines.stages.transcribe import transcribe
-
-    script = transcribe(columns["speech"]["audio"], columns["speech"]["activity"])
-    return {
-        "script": {
-            "text": script.text,
-            "words": json.dumps(script.words_as_dicts()),
-            "language": script.model_language,
-            "confidence": script.confidence,
-            "backend": backend,
-        }
-    }
-
-
 def _description(clip: Record, columns: dict, config: AnnotateConfig, backend: str) -> Fields:
     from pipelines.stages.describe import Clip, describe
 
@@ -200,7 +195,7 @@ def _description(clip: Record, columns: dict, config: AnnotateConfig, backend: s
         words=json.loads(columns["script"]["words"]),
         script_confidence=columns["script"]["confidence"],
     )
-    return {"description": {"description": describe(seen), "backend": backend}}
+    return {"description": {"description": describe(seen), "backend": backend, "usage": ""}}
 
 
 def _image(clip: Record, _: dict, config: AnnotateConfig, backend: str) -> Fields:
@@ -307,10 +302,41 @@ ANNOTATORS = (
         (
             Backend(
                 "pocketsphinx",
-                _script,
+                script_backends.by_pocketsphinx,
                 requires=("speech",),
+                settings=("guard",),
                 weights=_of_package("pocketsphinx"),
                 packages=("pocketsphinx",),
+            ),
+            Backend(
+                "whisper",
+                batch_function=script_backends.by_whisper,
+                requires=("speech",),
+                batch=16,
+                settings=("guard", "whisper"),
+                places=("whisper_weights",),
+                weights=script_backends.whisper_weights,
+                packages=("torch", "transformers"),
+                hints=Hints(min_ram="8GB"),
+                gpu=True,
+            ),
+            Backend(
+                "subtitles",
+                script_backends.by_subtitles,
+                requires=("speech",),
+                settings=("guard",),
+                weights=_of_package("py3langid"),
+                packages=("py3langid",),
+            ),
+            Backend(
+                "auto",
+                script_backends.by_subtitles_or_pocketsphinx,
+                requires=("speech",),
+                settings=("guard",),
+                weights=lambda _: (
+                    f"py3langid {package_version('py3langid')}, pocketsphinx {package_version('pocketsphinx')}"
+                ),
+                packages=("py3langid", "pocketsphinx"),
             ),
         ),
     ),
@@ -323,6 +349,15 @@ ANNOTATORS = (
                 places=("face_model",),
                 requires=("expression", "pose", "semantics", "speech", "script"),
                 weights=_face_model_weights,
+            ),
+            Backend(
+                "gemini",
+                batch_function=caption_backends.by_gemini,
+                batch=32,
+                settings=("gemini",),
+                places=("gemini_service", "dataset"),
+                weights=caption_backends.gemini_weights,
+                concurrent=True,
             ),
         ),
     ),

@@ -17,8 +17,9 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from pipelines import storage
 from pipelines.dataset import ShardInfo, write_json
 from pipelines.failures import Failures
 from pipelines.ledger import Ledger, intervals
+from pipelines.local_runner import local_runner, one_thread_a_worker
 from pipelines.parts import Parts
 from pipelines.scratch import remove_scratch, scratch, scratch_folder
 from pipelines.state import state_path
@@ -157,17 +159,21 @@ def marker_path(root: str, job: str, label: str, task: ShardTask) -> str:
 
 def read_marker(root: str, job: str, step: Step, task: ShardTask) -> dict | None:
     """Returns the marker if the step has done this shard with this fingerprint and its files are there in full."""
-    path = marker_path(root, job, step.label, task)
-    if not storage.exists(path):
-        return None
-    marker = json.loads(storage.read_bytes(path))
-    if marker["fingerprint"] != step.fingerprint:
-        return None
-    for info in marker["files"]:
-        file = storage.join(root, info["path"])
-        if not storage.exists(file) or storage.size(file) != info["size"]:
+    try:
+        marker = json.loads(storage.read_bytes(marker_path(root, job, step.label, task)))
+        if marker["fingerprint"] != step.fingerprint:
             return None
-    return marker
+        whole = all(storage.size(storage.join(root, info["path"])) == info["size"] for info in marker["files"])
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        return None
+    return marker if whole else None
+
+
+def _read_markers(root: str, job: str, step: Step, tasks: Sequence[ShardTask]) -> list[dict | None]:
+    if not storage.is_remote(root):
+        return [read_marker(root, job, step, task) for task in tasks]
+    with ThreadPoolExecutor(16) as pool:
+        return list(pool.map(lambda task: read_marker(root, job, step, task), tasks))
 
 
 def run_step(root: str, job: str, step: Step, task: ShardTask) -> ShardTask:
@@ -215,7 +221,7 @@ def run_shards(
             _run(job, root, steps, todo, options, failures, len(tasks), left)
         markers, missing = {}, []
         for step in steps:
-            markers[step.label] = [read_marker(root, job, step, task) for task in tasks]
+            markers[step.label] = _read_markers(root, job, step, tasks)
             lost = [task for task, marker in zip(tasks, markers[step.label], strict=True) if marker is None]
             missing += [f"{step.label} {task}" for task in lost]
             done[step.label] = {task.index for task in tasks} - {task.index for task in lost}
@@ -366,7 +372,7 @@ def run_pipeline(
         environment = one_thread_a_worker()
     else:
         args += ["--direct_running_mode=in_memory"]
-    with environment, beam.Pipeline(runner=_local_runner(), options=PipelineOptions(args)) as pipeline:
+    with environment, beam.Pipeline(runner=local_runner(), options=PipelineOptions(args)) as pipeline:
         _build_local(pipeline, job, root, steps, tasks, workers)
 
 
@@ -416,40 +422,6 @@ def _build_local(
     for step in steps:
         work = _SlotFn(root, job, step, order, queue, os.getpid() if workers > 1 else None)
         slots = slots | f"{step.label}: spread" >> beam.GroupByKey() | step.label >> beam.Map(work)
-
-
-# One worker a core: threads inside a worker only wait for each other (the fit took four times the processor time).
-_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
-
-
-@contextmanager
-def one_thread_a_worker() -> Iterator[None]:
-    """Worker processes that start within inherit an environment in which BLAS and XLA use one thread each."""
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    for name, value in _ONE_THREAD.items():
-        joined = f"{before[name] or ''} {value}".strip() if name == "XLA_FLAGS" else before[name] or value
-        os.environ[name] = joined
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _local_runner():
-    """Beam's own in-process runner, by name: DirectRunner is a switch that first tries to download another one."""
-    from apache_beam.portability.api import beam_provision_api_pb2
-    from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
-    from google.protobuf import struct_pb2
-
-    # Worker processes take their log level from here alone; below ERROR they tell of every channel they close.
-    options = struct_pb2.Struct()
-    options["beam:option:default_sdk_harness_log_level:v1"] = "ERROR"
-    info = beam_provision_api_pb2.ProvisionInfo(pipeline_options=options)
-    return FnApiRunner(provision_info=ExtendedProvisionInfo(info))
 
 
 class _StepFn:

@@ -3,8 +3,9 @@
 The hash covers the definitions (functions, classes, constants) that can run when a named one runs: it starts from the
 roots and follows the names that each definition uses, through our own modules and through imports inside functions.
 A comment, a docstring, the formatting or a definition that nothing on this road uses does not count. A class counts
-as a whole, and so does a module that is handed on as a value. Annotations are not followed: what a function is given
-by its caller (settings, say) has to be a root of its own.
+as a whole, and so does a module that is handed on as a value. A text that is code for another process (``python -c``)
+is read for its imports. Annotations are not followed: what a function is given by its caller (settings, say) has to be
+a root of its own.
 
 The source is read from the files of the installed package and parsed; nothing of it is imported or run.
 """
@@ -221,12 +222,26 @@ def _uses(module: str, name: str | None, found: dict[str, str], packages: set[st
         for node in ast.walk(statement):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 local.update(_bindings(node, module))
+            for bound in _imports_of_text(node, module):
+                yield from _resolve(*bound, (), packages)
         for used, *attributes in _names(statement):
             bound = local.get(used) or parsed.imports.get(used)
             if bound is not None:
                 yield from _resolve(*bound, attributes, packages)
             elif used in parsed.definitions:
                 yield module, used
+
+
+def _imports_of_text(node: ast.AST, module: str) -> list[tuple[str, str | None]]:
+    """What a text imports that is code for another process (``python -c``)."""
+    if not (isinstance(node, ast.Constant) and isinstance(node.value, str) and "import " in node.value):
+        return []
+    try:
+        tree = ast.parse(node.value)
+    except (SyntaxError, ValueError):
+        return []
+    found = [part for part in ast.walk(tree) if isinstance(part, ast.Import | ast.ImportFrom)]
+    return [bound for part in found for _, bound in _bindings(part, module)]
 
 
 def _resolve(

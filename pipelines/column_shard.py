@@ -44,6 +44,7 @@ from pipelines.ledger import Ledger
 from pipelines.parts import Parts
 from pipelines.provenance import Producer
 from pipelines.records import Record, encode_record
+from pipelines.stages.spending import total_spent
 from pipelines.state import state_path
 from pipelines.tables import text_schema, write_table
 
@@ -92,7 +93,7 @@ def make_shard(work: ColumnWork, task: ShardTask, function: BatchFunction) -> St
 
     Returns:
         The files, and the summary: books (pipelines/books.py; kept are the good rows), failed, errors (some messages),
-        frames (of the clips that this run went through).
+        frames (of the clips that this run went through), spent (what a paid service cost; {} where there is none).
 
     Raises:
         InputError: a shard that is read is missing, damaged or not aligned with the clips.
@@ -142,6 +143,7 @@ def _make_rows(
     """Makes the rows of a batch and keeps each as a part; returns how many frames of clips that were."""
     records = {row: {column: reader[row] for column, reader in readers.items()} for row in rows}
     outcomes: dict[int, Fields | Failure] = {}
+    beside: dict[int, Fields] = {}
     items: dict[str, int] = {}
     asked: list[Keyed] = []
     with ExitStack() as stack:
@@ -160,9 +162,11 @@ def _make_rows(
             stack.enter_context(_turns[work.label])
         for key, outcome in run_keyed(function, asked).items():
             failed = isinstance(outcome, Exception)
+            # What a failure leaves in its row beside the error, such as what was paid for nothing.
+            beside[items[key]] = getattr(outcome, "row", {}) if failed else {}
             outcomes[items[key]] = describe_failure(work.label, outcome) if failed else outcome
     for row, outcome in outcomes.items():
-        _keep(work, row, records[row], outcome, parts)
+        _keep(work, row, records[row], outcome, beside.get(row, {}), parts)
     return sum(int(item.clip["num_frames"]) for item in asked)
 
 
@@ -179,8 +183,13 @@ def _missing_input(work: ColumnWork, read: dict[str, Record]) -> Failure | None:
     return None
 
 
-def _keep(work: ColumnWork, row: int, read: dict[str, Record], outcome: Fields | Failure, parts: Parts) -> None:
-    """Writes a row's part: a record per column, and after them the failure if there is one."""
+def _keep(
+    work: ColumnWork, row: int, read: dict[str, Record], outcome: Fields | Failure, beside: Fields, parts: Parts
+) -> None:
+    """Writes a row's part: a record per column, and after them the failure if there is one.
+
+    ``beside``: fields of the row of a clip that failed, by column.
+    """
     clip = read["clips"]
     upstream = [json.loads(record["made_by"]) for record in read.values()]
 
@@ -200,7 +209,10 @@ def _keep(work: ColumnWork, row: int, read: dict[str, Record], outcome: Fields |
             outcome = describe_failure(work.label, error)
     if isinstance(outcome, Failure):
         text = f"{outcome.stage}: {outcome.type}: {outcome.message}"
-        records = [*(record(column, {}, text) for column in work.columns), {"failure": json.dumps(asdict(outcome))}]
+        records = [
+            *(record(column, beside.get(column, {}), text) for column in work.columns),
+            {"failure": json.dumps(asdict(outcome))},
+        ]
         if outcome.type != MISSING_INPUT:
             work.failures.note(f"{work.label} {clip['clip_id']}", outcome)
     with parts.writer(work.key(row)) as writer:
@@ -211,6 +223,7 @@ def _keep(work: ColumnWork, row: int, read: dict[str, Record], outcome: Fields |
 def _publish(work: ColumnWork, task: ShardTask, rows: int, parts: Parts, frames: int) -> StepResult:
     """Writes the shards from the parts, in row order, and the table of failures."""
     failed: list[dict] = []
+    paid: list[dict] = []
     with ExitStack() as stack:
         names = [shard_name(column, task.index, task.count) for column in work.columns]
         writers = [stack.enter_context(shard_writer(storage.join(work.root, name))) for name in names]
@@ -220,6 +233,8 @@ def _publish(work: ColumnWork, task: ShardTask, rows: int, parts: Parts, frames:
                     raise OSError(f"{parts.path(work.key(row))}: damaged since it was written; run the command again")
                 for writer, record in zip(writers, part, strict=False):
                     writer.write(record)
+                    if record.get("usage"):
+                        paid.append(json.loads(record["usage"]))
                 if len(part) > len(writers):
                     failure = json.loads(part[len(writers)]["failure"])
                     failed.append({"column": work.label, "clip_id": part[0]["clip_id"], **failure})
@@ -232,7 +247,13 @@ def _publish(work: ColumnWork, task: ShardTask, rows: int, parts: Parts, frames:
     for row in failed:
         books.fail(row["stage"], row["type"], row["traceback_hash"])
     errors = [f"{row['clip_id']}: {row['stage']}: {row['type']}: {row['message']}" for row in failed[:_SHOWN]]
-    summary = {"books": books.close().as_dict(), "failed": len(failed), "errors": errors, "frames": frames}
+    summary = {
+        "books": books.close().as_dict(),
+        "failed": len(failed),
+        "errors": errors,
+        "frames": frames,
+        "spent": total_spent(paid),
+    }
     return StepResult(tuple(files), summary)
 
 

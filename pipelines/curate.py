@@ -43,6 +43,7 @@ from pipelines.stages.curation import Settings, SourceResult, curate_source, fai
 from pipelines.stages.filters import SHAPING, FilterThresholds, thresholds_with
 from pipelines.stages.landmarks import BACKENDS, check_backend, close_backends
 from pipelines.stages.limits import Limits, limits_with
+from pipelines.stages.syncnet import HINTS as SYNCNET_HINTS
 from pipelines.state import safe_name, state_path
 from pipelines.stored_sources import Stored, decided, from_part, rows_record
 from pipelines.tables import write_table
@@ -64,6 +65,7 @@ class CurateConfig:
     output: str
     landmarks: str = "dlib"
     landmark_weights: str | None = None
+    syncnet_weights: str | None = None
     sources_per_shard: int | None = None
     thresholds: FilterThresholds = field(default_factory=FilterThresholds)
     limits: Limits = field(default_factory=Limits)
@@ -281,10 +283,18 @@ def prepare(config: CurateConfig, runner: RunnerOptions) -> tuple[Step, list[Sou
         write_sources(config.output, JOB, sources)
     shaping = {name: getattr(config.thresholds, name) for name in SHAPING}
     made = provenance.made_by(
-        [STEP], clips_producer(config.landmarks, config.landmark_weights, VERSION, shaping, config.limits)
+        [STEP],
+        clips_producer(
+            config.landmarks, config.landmark_weights, config.syncnet_weights, VERSION, shaping, config.limits
+        ),
     )
     settings = Settings(
-        config.landmarks, config.landmark_weights, config.thresholds, config.limits, provenance.to_text(made)
+        config.landmarks,
+        config.landmark_weights,
+        config.syncnet_weights,
+        config.thresholds,
+        config.limits,
+        provenance.to_text(made),
     )
     per_shard = config.sources_per_shard or shard_size(len(sources))
     measured_by = fingerprint(made)
@@ -302,7 +312,11 @@ def prepare(config: CurateConfig, runner: RunnerOptions) -> tuple[Step, list[Sou
         "detector": "dlib-hog",
         "thresholds": asdict(config.thresholds),
     }
-    return Step(STEP, work, mark, Hints(min_ram="4GB")), sources, producer
+    return (
+        Step(STEP, work, mark, Hints(**SYNCNET_HINTS) if config.syncnet_weights else Hints(min_ram="4GB")),
+        sources,
+        producer,
+    )
 
 
 def _set_aside(root: str, work: CurateShard, sources: Sequence[Source], mark: str, retry: bool) -> None:
@@ -342,6 +356,7 @@ def register(parser: argparse.ArgumentParser) -> None:
   archon curate --input 'videos/*.mp4' --output dataset
   archon curate --input list.txt --output gs://bucket/dataset --runner dataflow --beam-arg=--project=P
   archon curate --input videos --output dataset --landmarks mediapipe --landmark-weights face_landmarker.task
+  archon curate --input videos --output dataset --syncnet-weights syncnet_v2.model --threshold min_sync_confidence=3
   archon curate --input videos --output dataset --threshold min_face_size=128 --threshold max_turn=30"""
     parser.add_argument(
         "--input",
@@ -356,6 +371,12 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--landmark-weights",
         metavar="FILE",
         help="weights of the backend: required for mediapipe (.task); for face_alignment downloaded if not given",
+    )
+    parser.add_argument(
+        "--syncnet-weights",
+        metavar="FILE",
+        help="SyncNet's syncnet_v2.model, a file or gs:// URI: scores lip-sync confidence and offset (the published "
+        "limits: --threshold min_sync_confidence=3 --threshold max_sync_offset=6)",
     )
     parser.add_argument(
         "--sources-per-shard", type=int, metavar="N", help="default: 1 to 4, by how many sources there are"
@@ -385,6 +406,7 @@ def run(args: argparse.Namespace) -> dict:
             output=args.output,
             landmarks=args.landmarks,
             landmark_weights=args.landmark_weights,
+            syncnet_weights=args.syncnet_weights,
             sources_per_shard=args.sources_per_shard,
             thresholds=thresholds_with(args.threshold),
             limits=limits_with(args.limit),

@@ -7,8 +7,7 @@ not. sources: one row a source, whatever became of it. A figure that was not mea
 import io
 
 from pipelines import storage
-from pipelines.stages import filters
-from pipelines.stages.filters import SCORES
+from pipelines.stages.filters import LABELS, SCORES
 
 TABLES = ("rejects", "quality", "sources")
 
@@ -32,7 +31,7 @@ def quality_schema():
         [
             *fields.items(),
             *((name, pa.float32()) for name in SCORES),
-            *((name, text) for name in getattr(filters, "LABELS", ())),
+            *((name, text) for name in LABELS),
             ("flags", text),
             ("kept", pa.bool_()),
         ]

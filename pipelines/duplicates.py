@@ -46,7 +46,6 @@ VERSION = 1  # raise it when the same table gives other groups
 WORK = f"{STATE}/{JOB}/work"  # codes, keys and pairs, gone at the end
 ROWS_A_FILE = 500_000
 _COLUMNS = ["clip_id", "source", "start_frame", "end_frame", "seconds", "face_size", "picture_hash", "sound_hash"]
-_KEY = np.dtype([("key", "<u4"), ("row", "<u4"), ("step", "<u2")])
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,8 @@ class DuplicatesConfig:
 
     dataset: str
     limits: Limits = field(default_factory=Limits)
-    bytes_per_block: int = 48 << 20
-    bytes_per_part: int = 16 << 20
+    bytes_per_block: int = 24 << 20
+    bytes_per_part: int = 24 << 20
 
 
 # --- First step: a block of clips ---
@@ -76,15 +75,12 @@ class Block:
         import pyarrow.ipc
 
         table = pa.concat_tables([read_kept(storage.join(self.dataset, name)) for name in task.payload])
-        if table.num_rows >= 1 << 32:
-            raise InputError(f"{self.dataset}: {table.num_rows} clips in a block; expected fewer")
         keys = []
         for row, (_, motion, sound) in enumerate(codes_of(table)):
-            values, steps = matching.clip_keys(motion, sound)
-            item = np.zeros(len(values), _KEY)
-            item["key"], item["row"], item["step"] = values, row, steps
-            keys.append(item)
-        all_keys = np.concatenate(keys) if keys else np.zeros(0, _KEY)
+            keys.append(matching.clip_keys(motion, sound))
+            keys[-1]["row"] = row
+        all_keys = np.concatenate(keys) if keys else np.zeros(0, matching.KEY)
+        del keys
         part = matching.part_of_key(all_keys["key"], self.parts)
         ends = np.searchsorted(part[order := np.argsort(part, kind="stable")], np.arange(1, self.parts))
         name = f"{WORK}/codes-{task}.arrow"
@@ -157,9 +153,9 @@ class Part:
     def __call__(self, task: ShardTask) -> StepResult:
         with Clips(self.dataset, self.codes) as clips:
             keys = [_read_array(self.dataset, keys_name(block, task.index)) for block in range(len(self.codes))]
-            rows = np.concatenate([k["row"] + start for k, start in zip(keys, clips.starts, strict=False)])
-            keys = np.concatenate(keys)
-            pairs = matching.candidate_pairs(keys["key"], rows, keys["step"])
+            for piece, start in zip(keys, clips.starts, strict=False):
+                piece["row"] += np.uint32(start)
+            pairs = matching.candidate_pairs(np.concatenate(keys))
             found = [np.zeros(0, PAIR)]
             for first in range(0, len(pairs), PAIRS_AT_ONCE):
                 found.append(verify(clips, pairs[first : first + PAIRS_AT_ONCE], self.limits))

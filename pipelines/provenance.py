@@ -13,6 +13,7 @@ from models.errors import InputError
 from pipelines import storage
 from pipelines.beam import fingerprint
 from pipelines.code_hash import code_hash, package_version
+from pipelines.stages import syncnet
 
 # Where the code that makes clips starts, and the packages whose version decides what it makes.
 CLIPS_CODE = (
@@ -67,10 +68,17 @@ def from_manifest(root: str, manifest: Mapping, column: str) -> dict:
     return made
 
 
-def clips_producer(landmarks: str, landmark_weights: str | None, *settings) -> Producer:
-    """What makes clips: the landmark backend, the file of its weights if one is given, and the other settings."""
+def clips_producer(landmarks: str, landmark_weights: str | None, syncnet_weights: str | None, *settings) -> Producer:
+    """What makes clips: the landmark backend, the files of its and SyncNet's weights if given, the other settings.
+
+    Raises:
+        InputError: the weights of SyncNet do not fit.
+    """
     packages = (*CLIPS_PACKAGES, *LANDMARK_PACKAGES[landmarks])
     weights = [f"{name} {package_version(name)}" for name in ("face_recognition_models", "silero-vad")]
     if landmark_weights:
         weights.append(f"landmarks {storage.sha256_file(landmark_weights)}")
+    if syncnet_weights:
+        packages += ("torch",)
+        weights.append(f"syncnet {syncnet.check_weights(syncnet_weights)}")
     return Producer(landmarks, code_hash(CLIPS_CODE, packages), fingerprint(*settings), ", ".join(weights))

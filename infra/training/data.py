@@ -75,8 +75,13 @@ def split_rows(dataset: Dataset, column: str, split: str) -> list[int]:
 
 
 def data_identity(root: Path | str, *columns: str) -> str:
-    """Returns a hash of the shards behind the columns and the split: a dataset's identity for a training job."""
+    """Returns a hash of the shards behind the columns and the split: a dataset's identity for a training job.
+
+    Raises:
+        InputError: a shard is missing, truncated or replaced (by its size and count; the message names it).
+    """
     dataset = Dataset(root)
+    dataset.verify("clips", *columns)
     digest = hashlib.sha256()
     for column in ("clips", *columns):
         for info in dataset.shard_infos(column):

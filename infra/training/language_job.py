@@ -56,6 +56,7 @@ def build(
     if tokenizers is None:
         raise InputError("train language: --tokenizers is needed: the vocabulary is computed from them")
     space = read_token_space(tokenizers)
+    Dataset(dataset).verify("tokens")
     column = Dataset(dataset).column("tokens")
     made = Dataset(dataset).manifest()["columns"]["tokens"]["producer"]["tokenizers"]
     check_weights(made, space.weights, f"{dataset}: tokens were made by", f"{tokenizers} has")

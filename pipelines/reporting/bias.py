@@ -8,6 +8,7 @@ import numpy as np
 
 from pipelines.reporting.tables import flags, hours, numbers, texts, totals
 from pipelines.stages.description_schema import DESCRIPTION_FIELDS, SKIN_TONES, UNKNOWN
+from pipelines.stages.transcript import UNDECIDED
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,7 +66,8 @@ def bias_shares(table: "pa.Table") -> list[Shares]:
 
     out = []
     for name, (title, order, maker) in WORDS.items():
-        sums = totals(np.where(column(name) == "", NOT_THERE, column(name)), length)
+        said = np.where(column(name) == "", NOT_THERE, column(name))
+        sums = totals(np.where(said == UNDECIDED, UNKNOWN, said), length)
         out.append(Shares(title, backends(maker), _in_order(sums, order)))
     for name, (title, edges, names) in ANGLES.items():
         values = numbers(table, name)[kept]

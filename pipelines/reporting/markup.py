@@ -83,9 +83,14 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12px; backgroun
   h2 { margin-top: 26px; font-size: 17px; } h3 { font-size: 12.5px; } h3 span { font-size: 11.5px; }
   table { font-size: 10.5px; } .chart p { font-size: 10.5px; } .chart b { font-size: 12px; }
   .charts { display: block; font-size: 0; }  /* a grid's rows are cut by pages, lines of blocks are not */
-  .charts .chart { display: inline-block; width: 32%; margin: 0 2% 12px 0; vertical-align: top; }
+  .charts .chart { display: inline-block; width: 32%; margin: 0 2% 12px 0; vertical-align: top;
+    font-size: 12px; }
   .charts .chart:nth-child(3n) { margin-right: 0; }
-  .cards, .columns, .lists { grid-template-columns: 1fr 1fr; }
+  .columns, .lists { display: block; }
+  .columns > div, .lists > div { display: inline-block; width: 48%; margin: 0 4% 0 0; vertical-align: top; }
+  .columns > div:nth-child(2n), .lists > div:nth-child(2n) { margin-right: 0; }
+  .cards { grid-template-columns: 1fr 1fr; } section.funnel, section.correlation { break-inside: avoid; }
+  section.scores { break-before: page; }
   .cards { gap: 10px; } .card p { font-size: 10.5px; } .lists figure { width: 46px; font-size: 8.5px; }
   figure.frame { font-size: 9.5px; min-width: 106px; } figure.frame img, figure .none { height: 86px; }
   .wide img { max-width: 100%; } .wide { break-inside: avoid; }

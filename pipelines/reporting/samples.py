@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PREVIEWS = "report/previews"
 THUMBNAIL = 128
 REJECT_HEIGHT = 120
+MOST_FETCHED = 100_000_000  # bytes of a remote source that one picture is worth
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
 
 # Score -> whether a low or a high value is the worst.
@@ -32,6 +33,8 @@ WORST = {
     "sync_confidence": "low",
     "transcript_confidence": "low",
     "luminance": "low",
+    "head_margin": "low",
+    "compression_quality": "low",
     "turn_peak": "high",
     "motion": "high",
     "pad": "high",
@@ -39,7 +42,6 @@ WORST = {
     "source_text": "high",
     "frozen": "high",
     "clipping": "high",
-    "blockiness": "high",
     "reprojection_error": "high",
     "flicker": "high",
 }
@@ -216,6 +218,10 @@ class Rejected:
     note: str
 
 
+class NotFetched(Exception):
+    """A remote source that is too large to be fetched for one picture."""
+
+
 def rejected_samples(tables: Tables, each: int) -> dict[tuple[str, str, str], tuple[int, float, list[Rejected]]]:
     """(stage, kind, reason) -> (rows, hours of segments, up to ``each`` of them with a picture), most rows first.
 
@@ -252,7 +258,8 @@ def _rejected(row: Mapping) -> Rejected:
         picture = source_picture(row["source"], None if whole else (start + end) // 2)
         return Rejected(row["source"], span, row["detail"] or "", overlay.encode_image(picture), "")
     except Exception as error:  # whatever is wrong with a rejected source, the report is made
-        note = "the source is not there" if isinstance(error, FileNotFoundError) else type(error).__name__
+        gone = "the source is not there" if isinstance(error, FileNotFoundError) else type(error).__name__
+        note = str(error) if isinstance(error, NotFetched) else gone
         return Rejected(row["source"], span, row["detail"] or "", None, note)
 
 
@@ -260,6 +267,8 @@ def source_picture(source: str, frame: int | None) -> np.ndarray:
     """uint8 (H, W, 3), small: a source's picture at a frame of the 30 fps clock; None: a third into the video."""
     from pipelines.stages import video
 
+    if storage.is_remote(source) and storage.size(source) > MOST_FETCHED:
+        raise NotFetched(f"{storage.size(source) / 1e6:,.0f} MB on remote storage: not fetched")
     with storage.local_copy(source) as path:
         info = video.probe(path)
         if frame is None:

@@ -33,6 +33,7 @@ class Tables:
         rejects: the reject table as it is: sources and segments.
         sources: one row per source; None where the dataset has none.
         duplicates: one row per clip that has a double; None where the dataset has none.
+        failures: one row per annotator and clip that failed; None where none did.
         markers: what the jobs left about their shards: job, step, seconds, summary.
     """
 
@@ -40,6 +41,7 @@ class Tables:
     rejects: "pa.Table"
     sources: "pa.Table | None"
     duplicates: "pa.Table | None"
+    failures: "pa.Table | None"
     markers: list[dict]
 
 
@@ -51,6 +53,7 @@ def read_tables(root: str) -> Tables:
         rejects=rejects if rejects is not None else _empty(("source", "clip_id", *REJECT)),
         sources=read_table(root, "sources"),
         duplicates=read_table(root, "duplicates"),
+        failures=read_table(root, "failures"),
         markers=read_markers(root),
     )
 

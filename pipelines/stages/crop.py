@@ -98,7 +98,12 @@ def clip_box(landmarks: Sequence[np.ndarray], width: int, height: int, stride: i
         width, height: of the source.
         stride: frames between two searched ones.
     """
-    roomy, tight = (union_boxes(boxes) for boxes in head_boxes(np.stack(landmarks), stride))
+    return square_around(*head_boxes(np.stack(landmarks), stride), width, height)
+
+
+def square_around(roomy: np.ndarray, tight: np.ndarray, width: int, height: int) -> Box:
+    """Returns the square (x0, y0, side) for the ``head_boxes``, float (T, 4) each, of a clip."""
+    roomy, tight = union_boxes(roomy), union_boxes(tight)
     need = _even((tight[2:] - tight[:2]).max() + 2)  # there is an even place for it
     side = _even((roomy[2:] - roomy[:2]).max())
     if side > min(width, height):
@@ -132,6 +137,12 @@ def to_crop(points: np.ndarray, box: Box) -> np.ndarray:
     """(..., 2) source pixels -> pixels of the 256x256 crop; the centre of a first pixel is 0 in both."""
     x0, y0, side = box
     return (points + 0.5 - np.array([x0, y0])) * (CROP_SIZE / side) - 0.5
+
+
+def from_crop(points: np.ndarray, box: Box) -> np.ndarray:
+    """The way back: (..., 2) pixels of the crop -> source pixels."""
+    x0, y0, side = box
+    return (points + 0.5) * (side / CROP_SIZE) + np.array([x0, y0]) - 0.5
 
 
 def cut_crop(frame: np.ndarray, box: Box) -> np.ndarray:

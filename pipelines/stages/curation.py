@@ -8,8 +8,9 @@ measured on the clip as it is stored. Sound comes first of all: a source without
 import bisect
 import hashlib
 import json
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -20,8 +21,23 @@ from models.signals import AUDIO_RATE, VIDEO_FPS
 from pipelines import storage
 from pipelines.dataset import row_fields
 from pipelines.failures import Failure, describe_failure
-from pipelines.stages import crop, faces, filters, landmarks, segments, shots, video, voice_activity
-from pipelines.stages.filters import SCORES, FilterThresholds
+from pipelines.stages import (
+    compression_scores,
+    crop,
+    faces,
+    filters,
+    fingerprints,
+    head_scores,
+    landmarks,
+    picture_scores,
+    segments,
+    shots,
+    sound_scores,
+    syncnet,
+    video,
+    voice_activity,
+)
+from pipelines.stages.filters import FilterThresholds
 from pipelines.stages.limits import DecodeError, Limits, check_size
 
 NEIGHBOURHOOD = 30 * VIDEO_FPS  # how far around a clip, in its shot, a second face counts
@@ -31,10 +47,11 @@ IDLE_STRIDE = VIDEO_FPS  # how often a stretch without any face is searched
 
 @dataclass(frozen=True)
 class Settings:
-    """What a source's clips depend on. ``made_by`` goes into every record (pipelines/provenance.py)."""
+    """What a source's clips depend on."""
 
     landmarks: str = "dlib"
     landmark_weights: str | None = None
+    syncnet_weights: str | None = None
     thresholds: FilterThresholds = field(default_factory=FilterThresholds)
     limits: Limits = field(default_factory=Limits)
     made_by: str = "{}"  # what every clip record says of its making (pipelines/provenance.py)
@@ -42,8 +59,10 @@ class Settings:
 
 @dataclass
 class SourceResult:
-    """How many clips a source gave, its reject and quality rows (pipelines/curate_tables.py), its length, and what is
-    known of the file (``facts``: columns of the sources table).
+    """How many clips a source gave, and its reject and quality rows (dicts; see pipelines/curate_tables.py).
+
+    ``facts`` is what is known of the source as a whole, as far as its road went: source_sha256, bytes, codec, width,
+    height, fps, rotation, seconds, speech_seconds, face_share (of the searched frames, those with a face), shots.
     """
 
     clips: int = 0
@@ -163,20 +182,25 @@ def whole_source_row(source: str, rows: list[dict]) -> dict:
 def _curate_local(source: str, path: str, settings: Settings, keep, result: SourceResult) -> None:
     limits = settings.thresholds
     with _stage("probe"):
-        info = video.probe(path, settings.limits)
         digest = storage.sha256_file(path)
+        result.facts.update(source_sha256=digest, bytes=os.path.getsize(path))
+        info = video.probe(path, settings.limits)
     result.seconds = info.seconds
+    result.facts.update(codec=info.codec, width=info.width, height=info.height, fps=info.fps, rotation=info.rotation)
+    result.facts["seconds"] = info.seconds
     with _stage("audio"):
         if not info.has_audio:
             raise Filtered("audio", "no_audio", "the file has no audio stream")
         audio = video.decode_audio(info)
         speech = voice_activity.speech_intervals(voice_activity.speech_probability(audio))
     spoken = sum(end - begin for begin, end in speech) / AUDIO_RATE
+    result.facts["speech_seconds"] = spoken
     if spoken < limits.min_source_speech_seconds:
         raise Filtered("audio", "no_speech", f"{spoken:.2f} s of speech in {len(audio) / AUDIO_RATE:.2f} s of sound")
     with _stage("faces"):
         scan = scan_faces(info, settings)
     result.seconds = scan.frames / VIDEO_FPS
+    result.facts.update(seconds=result.seconds, face_share=scan.face_share, shots=len(scan.shots))
     followed = follow_faces(scan, limits)
     if not followed:
         raise _no_face(scan)
@@ -207,6 +231,13 @@ class Scan:
     shots: list[tuple[int, int]]
     samples: dict[int, list[faces.Face]]
     glimpses: dict[int, np.ndarray]  # a few of the searched pictures from all over the source
+    changes: np.ndarray  # float32 (frames,): ShotDetector.changes
+
+    @property
+    def face_share(self) -> float:
+        """Share of the searched frames that hold a clear face."""
+        clear = [any(face.score >= faces.START_SCORE for face in found) for found in self.samples.values()]
+        return sum(clear) / max(1, len(clear))
 
 
 @dataclass(frozen=True)
@@ -218,6 +249,7 @@ class Followed:
     searched: list[int]  # frames of the shot in which faces were looked for
     others: dict[int, int]  # searched frame -> number of other faces that matter
     glimpses: dict[int, np.ndarray]
+    changes: np.ndarray  # of the whole source
 
 
 def scan_faces(info: video.VideoInfo, settings: Settings) -> Scan:
@@ -252,7 +284,7 @@ def scan_faces(info: video.VideoInfo, settings: Settings) -> Scan:
         if any(face.score >= faces.START_SCORE for face in found):
             last_face = index
         samples[index] = found
-    return Scan(count, detector.shots(), samples, glimpses)
+    return Scan(count, detector.shots(), samples, glimpses, detector.changes())
 
 
 def follow_faces(scan: Scan, limits: FilterThresholds) -> list[Followed]:
@@ -273,7 +305,7 @@ def follow_faces(scan: Scan, limits: FilterThresholds) -> list[Followed]:
             for first, last in faces.track_spans(track):
                 span = (start if first - start < faces.STRIDE else first, min(last, end))
                 if span[1] - span[0] >= VIDEO_FPS // 2:
-                    out.append(Followed(span, track, within, others, glimpses))
+                    out.append(Followed(span, track, within, others, glimpses, scan.changes))
     return sorted(out, key=lambda item: item.span)
 
 
@@ -314,18 +346,73 @@ def _shrunk(frame: np.ndarray) -> np.ndarray:
 def _make_clip(
     source, digest, info, face: Followed, span, audio, speech, settings: Settings, keep, result: SourceResult
 ) -> None:
+    """Keeps the clip of a span and appends its quality row; that in any case, with what was measured until an error."""
+    scores: dict[str, float] = {}
+    labels: dict[str, str] = {}
+    identity, kept = clip_id(digest, *span), False
+    try:
+        record = _clip_record(info, face, span, audio, speech, settings, scores, labels)
+        fields = dict(clip_id=identity, source_sha256=digest, start_frame=span[0], end_frame=span[1])
+        keep(
+            {
+                **row_fields({**fields, "box": record.pop("box")}, settings.made_by),
+                "source": source,
+                **record,
+                "scores": json.dumps(_rounded(scores), sort_keys=True),
+            }
+        )
+        result.clips, kept = result.clips + 1, True
+    finally:
+        result.quality.append(quality_row(source, identity, span, scores, labels, kept))
+
+
+def quality_row(source: str, clip: str, span, scores: filters.Scores, labels: Mapping[str, str], kept: bool) -> dict:
+    """A row of the quality table: every score of SCORES and text of LABELS, None where it was not measured."""
+    scores = _rounded(scores)
+    return dict(
+        source=source,
+        clip_id=clip,
+        start_frame=span[0],
+        end_frame=span[1],
+        **scores,
+        **{name: labels.get(name) for name in filters.LABELS},
+        flags=",".join(filters.flags(scores)),
+        kept=kept,
+    )
+
+
+def _rounded(scores: filters.Scores) -> dict[str, float | None]:
+    values = {name: filters.measured(scores, name) for name in filters.SCORES}
+    return {name: None if value is None else filters.stored_score(value) for name, value in values.items()}
+
+
+def _clip_record(
+    info, face: Followed, span, audio, speech, settings: Settings, scores: dict[str, float], labels: dict[str, str]
+) -> dict:
+    """Returns the fields of the clip's record that depend on its frames; fills ``scores`` and ``labels`` on the way.
+
+    Raises:
+        Filtered: the clip misses a limit, or cannot be made.
+    """
     limits = settings.thresholds
     start, end = span
     count = end - start
-    if count < limits.min_seconds * VIDEO_FPS:
-        raise Filtered("segments", "too_short", f"{count / VIDEO_FPS:.2f} s is below {limits.min_seconds:g} s")
+    near = [f for i, f in sorted(face.track.faces.items()) if start - faces.STRIDE < i < end + faces.STRIDE]
+    points = [f.landmarks for f in near if f.landmarks is not None and not np.isnan(f.landmarks).any()]
+    with _stage("filters"):
+        scores.update(_scan_scores(face, span, points))
+        sound, begin = video.cut_audio(audio, start, count), round(start * AUDIO_RATE / VIDEO_FPS)
+        spoken = voice_activity.speech_mask(speech, begin, begin + len(sound))
+        scores.update(sound_scores.sound_scores(sound, spoken))
+    if limits.min_seconds is not None and scores["seconds"] < limits.min_seconds:
+        raise Filtered("segments", "too_short", f"{scores['seconds']:.2f} s is below {limits.min_seconds:g} s")
     with _stage("crop"):
-        near = [f for i, f in sorted(face.track.faces.items()) if start - faces.STRIDE < i < end + faces.STRIDE]
-        points = [f.landmarks for f in near if f.landmarks is not None and not np.isnan(f.landmarks).any()]
         if not points:
             raise Filtered("landmarks", "no_landmarks", f"the {settings.landmarks} backend finds no landmarks")
-        box = crop.clip_box(points, info.width, info.height, faces.STRIDE)
-        sound = video.cut_audio(audio, start, count)
+        roomy, tight = crop.head_boxes(np.stack(points), faces.STRIDE)
+        box = crop.square_around(roomy, tight, info.width, info.height)
+        scores["pad"] = crop.pad_share(box, info.width, info.height)
+        scores.update(head_scores.box_scores(tight, box, info.width, info.height))
         encoded = video.write_crop(info, start, count, box, sound)
         frames = video.decode_clip(encoded)
         if len(frames) != count:
@@ -338,54 +425,52 @@ def _make_clip(
             missing = int(np.isnan(raw).any(axis=(1, 2)).sum())
             raise Filtered("landmarks", "landmarks_lost", f"no landmarks in {missing} of {count} frames")
     with _stage("filters"):
-        begin = round(start * AUDIO_RATE / VIDEO_FPS)
-        spoken = voice_activity.speech_mask(speech, begin, begin + len(sound))
-        searched = [i for i in face.searched if start <= i < end]
-        around = [i for i in face.searched if start - NEIGHBOURHOOD <= i < end + NEIGHBOURHOOD]
-        scores = {
-            "seconds": count / VIDEO_FPS,
-            "face_present": sum(i in face.track.faces for i in searched) / max(1, len(searched)),
-            "face_score": float(
-                np.median([face.track.faces[i].score if i in face.track.faces else -1.0 for i in searched])
-            ),
-            "single_face": 1 - sum(i in face.others for i in around) / max(1, len(around)),
-            "pad": crop.pad_share(box, info.width, info.height),
-            "source_text": filters.text_share(
-                [f for i, f in sorted(face.glimpses.items()) if start - 60 <= i < end + 60]
-            ),
-            **filters.picture_scores(frames, marks, box[2], info.fps),
-            **filters.sound_scores(sound, spoken, marks),
-        }
-        scores = {name: filters.stored_score(scores[name]) for name in SCORES}
-        missed = filters.decide(scores, limits)
-    identity = clip_id(digest, start, end)
-    result.quality.append(
-        dict(
-            source=source,
-            clip_id=identity,
-            start_frame=start,
-            end_frame=end,
-            **scores,
-            flags=",".join(filters.flags(scores)),
-            kept=not missed,
-        )
-    )
+        in_source = crop.from_crop(marks.astype(float), box)
+        scores.update(head_scores.angle_scores(in_source))
+        scores.update(head_scores.movement_scores(in_source))
+        scores["landmarks_inside"] = head_scores.landmarks_inside(in_source, info.width, info.height)
+        scores.update(picture_scores.picture_scores(frames, marks, info.fps))
+        scores.update(compression_scores.compression_scores(info, start, end))
+        scores.update(sound_scores.sync_scores(marks, sound))
+        if settings.syncnet_weights:
+            scores.update(syncnet.sync_scores(frames, marks, sound, settings.syncnet_weights))
+        labels.update(fingerprints.fingerprints(frames, sound))
+        missed = filters.decide(_rounded(scores), limits)
     if missed:
         raise Filtered("filters", missed[0][0], "; ".join(detail for _, detail in missed))
-    keep(
-        {
-            **row_fields(
-                dict(clip_id=identity, source_sha256=digest, start_frame=start, end_frame=end, box=box),
-                settings.made_by,
-            ),
-            "source": source,
-            "num_frames": count,
-            "source_size": np.array([info.width, info.height], np.int32),
-            "video": encoded,
-            "audio": sound.astype(np.int16),
-            "landmarks": marks,
-            "landmark_backend": settings.landmarks,
-            "scores": json.dumps(scores, sort_keys=True),
+    return {
+        "box": box,
+        "num_frames": count,
+        "source_size": np.array([info.width, info.height], np.int32),
+        "video": encoded,
+        "audio": sound.astype(np.int16),
+        "landmarks": marks,
+        "landmark_backend": settings.landmarks,
+    }
+
+
+def _scan_scores(face: Followed, span, points: Sequence[np.ndarray]) -> dict[str, float]:
+    """What the first pass alone says of a span; ``points`` are the face's landmarks there, source pixels.
+
+    Angles and size are those of the searched frames; where the clip is cut, those of every frame take their place.
+    """
+    start, end = span
+    searched = [i for i in face.searched if start <= i < end]
+    around = [i for i in face.searched if start - NEIGHBOURHOOD <= i < end + NEIGHBOURHOOD]
+    glimpses = [frame for i, frame in sorted(face.glimpses.items()) if start - 60 <= i < end + 60]
+    scores = {
+        "seconds": (end - start) / VIDEO_FPS,
+        "shot_cut": float(face.changes[start + 1 : end].max(initial=0)),
+        "single_face": 1 - sum(i in face.others for i in around) / max(1, len(around)),
+        "source_text": picture_scores.text_share(glimpses) if glimpses else None,
+    }
+    if searched:
+        counts = [(i in face.track.faces) + face.others.get(i, 0) for i in searched]
+        seen = [face.track.faces[i].score if i in face.track.faces else -1.0 for i in searched]
+        scores |= {
+            "face_count": float(np.mean(counts)),
+            "face_count_peak": float(max(counts)),
+            "face_present": sum(i in face.track.faces for i in searched) / len(searched),
+            "face_score": float(np.median(seen)),
         }
-    )
-    result.clips += 1
+    return scores | (head_scores.angle_scores(np.stack(points)) if points else {})

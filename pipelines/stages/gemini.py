@@ -129,9 +129,9 @@ class CaptionError(RuntimeError):
     ``row``: column -> fields that the clip's row keeps beside the error.
     """
 
-    def __init__(self, message: str, usage: Usage = Usage()):
+    def __init__(self, message: str, usage: Usage | None = None):
         super().__init__(message)
-        self.usage, self.row = usage, {}
+        self.usage, self.row = usage or Usage(), {}
 
 
 class BlockedAnswerError(CaptionError):

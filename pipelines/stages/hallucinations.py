@@ -46,6 +46,8 @@ class GuardConfig:
     farewell_logprob: float = -0.5
 
 
+LIMITS = GuardConfig()
+
 # A sound, a note, a mark of a speaker: not words.
 _OPENERS, _CLOSERS = "[(*♪♫<（【", "])*♪♫>）】"
 _READ_ALOUD = set("&+%$€£@=°")
@@ -64,7 +66,7 @@ _FAREWELLS = re.compile(
 
 
 def guard(
-    segments: Sequence[Segment], activity: np.ndarray, config: GuardConfig = GuardConfig()
+    segments: Sequence[Segment], activity: np.ndarray, config: GuardConfig = LIMITS
 ) -> tuple[list[Segment], list[Flag]]:
     """Leaves out what was not said.
 
@@ -100,7 +102,7 @@ def guard(
     return kept, sorted(flags, key=lambda flag: (flag.start, flag.end, flag.reason))
 
 
-def wrong(segment: Segment, activity: np.ndarray, config: GuardConfig = GuardConfig()) -> str:
+def wrong(segment: Segment, activity: np.ndarray, config: GuardConfig = LIMITS) -> str:
     """Returns why a segment was not said, or nothing if it may have been."""
     words, text = segment.words, _plain(segment.text)
     heard = np.array([heard_share(word.start, word.end, activity) for word in words])

@@ -15,7 +15,10 @@ from pipelines.stages.fingerprints import BITS
 MIN_WORDS = 20  # a second of moments that both clips tell something of
 MIN_COVER = 0.5  # of the shorter clip, which the two must share
 NEIGHBOURS = 16  # a clip is compared with so many others of its key at most
+WITNESS = 8  # steps, 0.4 s: far enough to be another sound
+WITNESS_BITS = 10  # of 32 that may differ: one in a hundred words is as near by chance, nearly all of a copy are
 UNKNOWN = np.float32(np.nan)
+KEY = np.dtype([("key", "<u4"), ("witness", "<u4"), ("row", "<u4"), ("step", "<u2")])
 
 
 @dataclass(frozen=True)
@@ -51,19 +54,21 @@ def make_codes(appearance: Sequence[int], motion: Sequence[np.ndarray], sound: S
     return Codes(np.array(appearance, np.uint64), *padded(motion), *padded(sound))
 
 
-def clip_keys(motion: np.ndarray, sound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (uint32 keys, uint16 steps) of one clip's uint32 codes: two keys of 28 bits a word, each once a clip.
+def clip_keys(motion: np.ndarray, sound: np.ndarray) -> np.ndarray:
+    """Returns the keys of one clip's uint32 codes, an array of KEY (``row`` is 0): two of 28 bits a word, each once.
 
     A key leaves out four bits of the word, one the last four and one the first, so a wrong bit there does no harm. The
-    two highest bits say which code and which four.
+    two highest bits say which code and which four. The witness is the word WITNESS steps on (0: none).
     """
-    keys, steps = [], []
-    for family, words in ((0, motion & 0x0FFFFFFF), (1, motion >> 4), (2, sound & 0x0FFFFFFF), (3, sound >> 4)):
-        at = np.flatnonzero((motion if family < 2 else sound)[: 1 << 16])
-        found, first = np.unique(words[at], return_index=True)
-        keys.append(found.astype(np.uint32) | np.uint32(family << 28))
-        steps.append(at[first])
-    return np.concatenate(keys), np.concatenate(steps).astype(np.uint16)
+    out = []
+    for family, code in enumerate((motion, motion, sound, sound)):
+        at = np.flatnonzero(code[: 1 << 16])
+        found, first = np.unique(code[at] & 0x0FFFFFFF if family % 2 == 0 else code[at] >> 4, return_index=True)
+        keys = np.zeros(len(found), KEY)
+        keys["key"], keys["step"] = found.astype(np.uint32) | np.uint32(family << 28), at[first]
+        keys["witness"] = np.append(code, np.zeros(WITNESS, np.uint32))[at[first] + WITNESS]
+        out.append(keys)
+    return np.concatenate(out)
 
 
 def part_of_key(keys: np.ndarray, parts: int) -> np.ndarray:
@@ -72,23 +77,25 @@ def part_of_key(keys: np.ndarray, parts: int) -> np.ndarray:
     return (mixed * np.uint64(parts) >> np.uint64(32)).astype(np.int64)
 
 
-def candidate_pairs(keys: np.ndarray, rows: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Returns int64 (M, 4), each once, sorted: row, a later row, shift, kind (0: by motion, 1: by sound).
+def candidate_pairs(keys: np.ndarray) -> np.ndarray:
+    """KEY (N,) -> int64 (M, 4), each once, sorted: row, a later row, shift, kind (0: by motion, 1: by sound).
 
-    ``keys`` uint32, ``rows`` and ``steps`` integers, (N,) each. The shift is the step of the first row's word less that
-    of the second's. Each word meets at most NEIGHBOURS others of its key, so M is at most N times that; clips that many
-    share hang together through their neighbours.
+    The shift is the step of the first row's word less that of the second's. Each key meets at most NEIGHBOURS of its
+    like, so the work is at most N times that; clips that many share hang together through their neighbours. Words that
+    are alike by chance have witnesses that are not: those pairs are not among the M.
     """
-    order = np.lexsort((steps, rows, keys))
-    keys, rows, steps = keys[order], rows[order].astype(np.int64), steps[order].astype(np.int64)
+    keys = keys[np.lexsort((keys["step"], keys["row"], keys["key"]))]
+    value, row, step = keys["key"], keys["row"].astype(np.int64), keys["step"].astype(np.int64)
     found = [np.zeros((0, 4), np.int64)]
     for ahead in range(1, min(NEIGHBOURS, len(keys) - 1) + 1):
-        at = np.flatnonzero((keys[ahead:] == keys[:-ahead]) & (rows[ahead:] != rows[:-ahead]))
-        if len(at) == 0 and not (keys[ahead:] == keys[:-ahead]).any():
+        at = np.flatnonzero(value[ahead:] == value[:-ahead])
+        if len(at) == 0:
             break
-        to = at + ahead
-        kind = (keys[at] >> np.uint32(29)).astype(np.int64)
-        found.append(np.stack([rows[at], rows[to], steps[at] - steps[to], kind], axis=1))
+        at = at[row[at] != row[at + ahead]]
+        a, b = keys["witness"][at], keys["witness"][at + ahead]
+        at = at[(a == 0) | (b == 0) | (np.bitwise_count(a ^ b) <= WITNESS_BITS)]
+        to, kind = at + ahead, (value[at] >> np.uint32(29)).astype(np.int64)
+        found.append(np.stack([row[at], row[to], step[at] - step[to], kind], axis=1))
     return np.unique(np.concatenate(found), axis=0)
 
 

@@ -58,6 +58,7 @@ class VideoInfo:
         pixel_format: ffmpeg's name of it.
         matrix: "bt709" or "smpte170m", which turns RGB to the picture's luma and chroma (also where the file says
             neither: ffmpeg then takes the latter).
+        bit_rate: of the video stream, bits per second; of the whole file where only that is known, 0 if neither is.
         size: of the file, in bytes.
         started: when the source was probed, on the monotonic clock.
     """
@@ -75,6 +76,7 @@ class VideoInfo:
     scan: str
     pixel_format: str
     matrix: str
+    bit_rate: int
     size: int
     started: float = 0.0
     limits: Limits = field(default_factory=Limits)
@@ -137,6 +139,7 @@ def read_header(path: str, limits: Limits) -> dict:
                 "scan": _scan(context.name, context.field_order, frames),
                 "pixel_format": frame.format.name,
                 "matrix": "bt709" if int(frame.colorspace) == _BT709 else "smpte170m",
+                "bit_rate": int(stream.bit_rate or container.bit_rate or 0),
             }
     except MemoryError as error:
         raise OutOfMemory("the header or the first picture wants more memory than the limit") from error

@@ -85,3 +85,9 @@ def total_spent(parts: Iterable[dict]) -> dict:
             total[name] += part[name]
         total["cost"] = format((Decimal(total["cost"]) + Decimal(part["cost"])).normalize(), "f")
     return total
+
+
+def spending_line(total: dict) -> str:
+    """For people: 12 answers, 3400 tokens in, 800 out, 0.0123 USD."""
+    tokens = f"{total['input_tokens']} tokens in, {total['output_tokens']} out"
+    return f"{total['requests']} answers paid for, {tokens}, {total['cost']} {total['currency']}"

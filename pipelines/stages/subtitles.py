@@ -18,7 +18,7 @@ from models.errors import InputError
 from models.loading import load_once
 from models.signals import VIDEO_FPS
 from pipelines import storage
-from pipelines.stages.hallucinations import GuardConfig, guard
+from pipelines.stages.hallucinations import LIMITS, GuardConfig, guard
 from pipelines.stages.language import text_language
 from pipelines.stages.transcript import (
     UNDECIDED,
@@ -294,7 +294,7 @@ def split_words(text: str) -> list[str]:
 
 
 def subtitles_script(
-    source: str, start_frame: int, end_frame: int, activity: np.ndarray, limits: GuardConfig = GuardConfig()
+    source: str, start_frame: int, end_frame: int, activity: np.ndarray, limits: GuardConfig = LIMITS
 ) -> Transcript:
     """Cuts the script of a clip out of the subtitles of its source.
 

@@ -16,6 +16,7 @@ import functools
 import numpy as np
 
 from models.errors import InputError
+from models.loading import load_once
 from models.signals import AUDIO_RATE, VIDEO_FPS
 from pipelines import storage
 
@@ -125,7 +126,7 @@ def check_weights(path: str) -> str:
     return digest
 
 
-@functools.lru_cache(maxsize=1)
+@load_once()
 def load_network(path: str):
     """Returns (network with the file's weights, "cuda" or "cpu"). Loaded once a process.
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from models.loading import load_once
 from models.signals import AUDIO_RATE
-from pipelines.stages.hallucinations import GuardConfig, guard
+from pipelines.stages.hallucinations import LIMITS, GuardConfig, guard
 from pipelines.stages.language import EnglishEvidence, phone_agreement, spoken_language
 from pipelines.stages.speech import levels_db
 from pipelines.stages.transcript import (
@@ -48,7 +48,10 @@ def _decoder():
 
 
 def _heard(audio: np.ndarray, search: str) -> list:
-    """One pass over the sound: the decoder's segments with word, start_frame, end_frame, ascore, prob."""
+    """One pass over the sound: the decoder's segments with word, start_frame, end_frame, ascore, prob.
+
+    (``ascore`` is a likelihood to the power 1 / 1024 in the pass over phones, not in the one over words.)
+    """
     decoder = _decoder()
     decoder.activate_search(search)
     # Without this the cepstral mean of the clip before leaks into this one: the order of clips would matter.
@@ -59,9 +62,7 @@ def _heard(audio: np.ndarray, search: str) -> list:
     return list(decoder.seg() or ())
 
 
-def transcribe(
-    audio: np.ndarray, activity: np.ndarray | None = None, limits: GuardConfig = GuardConfig()
-) -> Transcript:
+def transcribe(audio: np.ndarray, activity: np.ndarray | None = None, limits: GuardConfig = LIMITS) -> Transcript:
     """Transcribes speech; the same audio always gives the same transcript.
 
     Args:
@@ -89,7 +90,7 @@ def transcribe(
     left = tuple(word for segment in kept for word in segment.words)
     evidence = english_evidence(heard, _heard(audio, _PHONES), activity) if left else None
     language, sure = spoken_language(evidence)
-    details = {} if evidence is None else {"english": evidence.probability()}
+    details = {} if evidence is None else {"english": round(evidence.probability(), 4)}
     return Transcript(
         left, language, sure, confidence_of(left), speech_rate(left, activity), BACKEND, tuple(flags), details
     )
@@ -119,4 +120,11 @@ def english_evidence(words: list, phones: list, activity: np.ndarray) -> English
         if begin <= (segment.start_frame + segment.end_frame) / 2 <= end
     ]
     posterior = np.mean([math.log(max(min(float(segment.prob), 1.0), 1e-6)) for segment in words])
-    return EnglishEvidence(len(words), round(float(posterior), 4), round(phone_agreement(of_words, heard), 4))
+    likelihood = sum(math.log(max(float(segment.ascore), 1e-300)) for segment in words)
+    frames = sum(segment.end_frame - segment.start_frame + 1 for segment in words)
+    return EnglishEvidence(
+        len(words),
+        round(float(posterior), 4),
+        round(phone_agreement(of_words, heard), 4),
+        round(likelihood / frames, 4),
+    )

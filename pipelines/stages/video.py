@@ -216,6 +216,39 @@ def decode_crop(info: VideoInfo, start: int, frames: int, box: tuple[int, int, i
     return np.frombuffer(b"".join(pieces), np.uint8).reshape(-1, CROP_SIZE, CROP_SIZE, 3)
 
 
+def key_frames(info: VideoInfo, start: int, end: int, count: int) -> list[np.ndarray]:
+    """Returns the luma, uint8 (height, width) each, of up to ``count`` key frames around frames [start, end).
+
+    The first is at or before ``start``, where the container's seeking leads. Pictures are as coded: not rotated, pixels
+    as they are stored.
+
+    Raises MediaError if ffmpeg fails or finds no key frame.
+    """
+    import ffmpeg
+
+    second = start / VIDEO_FPS
+    options = _options(info) | {"noautorotate": None, "skip_frame": "nokey", "ss": second, "noaccurate_seek": None}
+    stream = ffmpeg.input(_SOURCE, **options, t=max(0.1, end / VIDEO_FPS - second))["v:0"]
+    # Pictures before the seek point have negative times and would be dropped: times are made anew.
+    stream = stream.filter("setpts", "N")
+    output = stream.output(
+        "pipe:", format="image2pipe", vcodec="pgm", pix_fmt="gray", vframes=count, fps_mode="passthrough"
+    )
+    data = b"".join(processes.read_pieces(_command(output, info), 1 << 18, deadline(info), info.limits))
+    return _read_pgm(data)
+
+
+def _read_pgm(data: bytes) -> list[np.ndarray]:
+    """Splits binary PGM pictures of 8 bits (P5, size, 255), as ffmpeg writes one after the other."""
+    pictures = []
+    while data:
+        _, size, _, rest = data.split(b"\n", 3)
+        width, height = map(int, size.split())
+        pictures.append(np.frombuffer(rest, np.uint8, width * height).reshape(height, width))
+        data = rest[width * height :]
+    return pictures
+
+
 def decode_clip(video: bytes) -> np.ndarray:
     """Returns uint8 (T, 256, 256, 3) RGB: every picture of a clip's mp4 bytes."""
     import io

@@ -17,7 +17,7 @@ from models.errors import InputError
 from models.loading import load_once
 from models.signals import AUDIO_RATE, SPEECH_RATE
 from pipelines import storage
-from pipelines.stages.hallucinations import GuardConfig, guard
+from pipelines.stages.hallucinations import LIMITS, GuardConfig, guard
 from pipelines.stages.transcript import (
     UNDECIDED,
     Segment,
@@ -41,6 +41,9 @@ class WhisperConfig:
     """How Whisper decodes: at most ``max_tokens`` a window."""
 
     max_tokens: int = 220
+
+
+_DECODING = WhisperConfig()
 
 
 @dataclass(frozen=True)
@@ -180,8 +183,8 @@ def _load(folder: str, name: str) -> Whisper:
 def transcribe_batch(
     clips: Mapping[str, Sound],
     whisper: Whisper,
-    config: WhisperConfig = WhisperConfig(),
-    limits: GuardConfig = GuardConfig(),
+    config: WhisperConfig = _DECODING,
+    limits: GuardConfig = LIMITS,
 ) -> dict[str, Transcript]:
     """Transcribes clips together: key -> its transcript, without what ``limits`` say that nobody said.
 

@@ -132,19 +132,20 @@ def evidence_of(audio: np.ndarray) -> language.EnglishEvidence | None:
 
 
 def fitted(found: list[tuple[bool, language.EnglishEvidence]], decay: float = 0.05) -> np.ndarray:
-    """Logistic regression by Newton's method, both languages weighing the same: (bias, posterior, agreement)."""
-    features = np.array([[1.0, item.posterior, item.agreement] for _, item in found])
+    """Logistic regression by Newton's method, both languages weighing the same: (bias, posterior, agreement, fit)."""
+    features = np.array([[1.0, item.posterior, item.agreement, item.fit] for _, item in found])
     target = np.array([float(english) for english, _ in found])
     share = np.where(target == 1, 0.5 / target.mean(), 0.5 / (1 - target.mean()))
-    scale = np.array([1.0, features[:, 1].std(), features[:, 2].std()])
-    scaled, weights = features / scale, np.zeros(3)
-    penalty = decay * len(found) * np.diag([0.0, 1.0, 1.0])
+    middle, scale = np.array([0.0, *features[:, 1:].mean(0)]), np.array([1.0, *features[:, 1:].std(0)])
+    scaled, weights = (features - middle) / scale, np.zeros(4)
+    penalty = decay * len(found) * np.diag([0.0, 1.0, 1.0, 1.0])
     for _ in range(50):
         guess = 1 / (1 + np.exp(-scaled @ weights))
         slope = scaled.T @ (share * (guess - target)) + penalty @ weights
         curve = (scaled * (share * guess * (1 - guess))[:, None]).T @ scaled + penalty
         weights = weights - np.linalg.solve(curve, slope)
-    return weights / scale
+    weights = weights / scale
+    return weights - [weights @ middle, 0, 0, 0]
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ from pipelines.dataset import (
 from pipelines.inspect import write_video
 from pipelines.stages.description_schema import validate_description
 from pipelines.stages.segment_network import NetworkConfig
+from pipelines.stages.transcript import UNDECIDED
 from tests.pipelines.rows import producer, row
 from tests.random_params import random_params
 
@@ -101,7 +102,7 @@ def test_every_column_is_aligned_and_complete(annotated, records):
     assert len(row["speech"]["activity"]) == len(row["speech"]["pitch_hz"]) == speech_steps(FRAMES)
     assert row["image"]["image"].shape == (256, 256, 3) and row["image"]["frame"] == 0
     validate_description(row["description"]["description"])
-    assert isinstance(json.loads(row["script"]["words"]), list) and row["script"]["language"] == "en"
+    assert isinstance(json.loads(row["script"]["words"]), list) and row["script"]["language"] == UNDECIDED
 
 
 def test_fits_are_those_of_the_clip_in_the_row(annotated):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from models.errors import InputError
+from pipelines import beam
 from pipelines.beam import (
     Hints,
     RunnerOptions,
@@ -15,14 +16,15 @@ from pipelines.beam import (
     Step,
     StepResult,
     add_runner_arguments,
+    build_pipeline,
     fingerprint,
     marker_files,
     marker_path,
-    one_thread_a_worker,
     run_shards,
     runner_options,
 )
 from pipelines.dataset import read_shard, shard_name, write_shard
+from pipelines.ledger import Ledger
 
 IN_PROCESS = RunnerOptions("in-process", 1)
 
@@ -41,6 +43,10 @@ def total(root: str, task: ShardTask) -> StepResult:
     """A second step that reads what the first wrote."""
     rows = [row["n"] for row in read_shard(os.path.join(root, shard_name("clips", task.index, task.count)))]
     return StepResult((), {"total": sum(rows)})
+
+
+def interrupted(task: ShardTask) -> StepResult:
+    raise KeyboardInterrupt
 
 
 def steps(root, mark="1"):
@@ -138,15 +144,6 @@ def test_marker_is_json_with_files_and_summary(tmp_path):
     assert marker["summary"] == {"rows": 1} and marker["files"][0]["count"] == 1
 
 
-def test_workers_get_one_thread_and_the_environment_comes_back(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    with one_thread_a_worker():
-        assert os.environ["OMP_NUM_THREADS"] == "1"
-        assert os.environ["XLA_FLAGS"] == "--xla_dump_to=x --xla_cpu_multi_thread_eigen=false"
-    assert os.environ["XLA_FLAGS"] == "--xla_dump_to=x" and "OMP_NUM_THREADS" not in os.environ
-
-
 def test_hints_are_texts():
     assert Hints(min_ram="8GB", cpu_count="4").given() == {"min_ram": "8GB", "cpu_count": "4"}
     with pytest.raises(TypeError, match="cpu_count"):
@@ -162,3 +159,47 @@ def test_failure_arguments():
     for bad in ("-1", "1.5"):
         with pytest.raises(InputError, match="--max-failures"):
             runner_options(parser.parse_args([f"--max-failures={bad}"]))
+
+
+def test_the_graph_is_small_however_many_shards_there_are(tmp_path):
+    """Elements are numbers of shards; what a step knows is in the step, once."""
+    import apache_beam
+
+    sizes = []
+    for count in (10, 50_000):
+        pipeline = apache_beam.Pipeline()
+        step = Step("count", functools.partial(total, str(tmp_path)), "1", Hints(min_ram="8GB", cpu_count="4"))
+        build_pipeline(pipeline, "job", str(tmp_path), [step], [ShardTask(i, count) for i in range(count)])
+        graph = pipeline.to_runner_api()
+        sizes.append(graph.ByteSize())
+        used = {t.environment_id for t in graph.components.transforms.values() if t.environment_id}
+        hints = [value for e in used for value in graph.components.environments[e].resource_hints.values()]
+        assert b"8000000000" in hints and b"4" in hints
+    assert sizes[1] < sizes[0] + 20_000
+
+
+def test_the_costliest_shards_are_begun_first(tmp_path):
+    root = str(tmp_path)
+    work = [ShardTask(i, 3, (i,), cost) for i, cost in enumerate((1.0, 3.0, 2.0))]
+    run_shards("job", root, [Step("double", functools.partial(double, root), "1")], work, IN_PROCESS)
+    assert calls(tmp_path) == ["1", "2", "0"]
+
+
+def test_a_restart_reads_no_marker_that_the_ledger_speaks_of(tmp_path, monkeypatch):
+    """What is done is looked at once, at the end, when every marker is read anyway."""
+    root, step = str(tmp_path), steps(tmp_path)[0]
+    run_shards("job", root, [step], tasks(8), IN_PROCESS)
+    os.remove(marker_path(root, "job", "double", tasks(8)[5]))
+    Path(marker_path(root, "job", "double", tasks(8)[6])).write_text("{")  # nobody reads it before the end
+    ledger = Ledger.read(root, "job")
+    ledger.forget("double", [5])
+    ledger.write()
+    read, real = [], beam.read_marker
+    monkeypatch.setattr(beam, "read_marker", lambda *args: read.append(args[3].index) or real(*args))
+
+    with pytest.raises(BaseException):  # noqa: B017 - whatever Beam makes of an interrupt
+        run_shards("job", root, [Step("double", interrupted, step.fingerprint)], tasks(8), IN_PROCESS)
+    assert set(read) == {5}
+    monkeypatch.undo()
+    run_shards("job", root, [step], tasks(8), IN_PROCESS)
+    assert sorted(calls(tmp_path)) == sorted("01234567" + "56")

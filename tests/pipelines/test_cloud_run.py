@@ -49,7 +49,7 @@ def test_a_dataset_on_a_failing_cloud_is_the_one_on_a_disk(cloud, tmp_path):
     storage.write_bytes("gs://corpus/videos/text.mp4", b"a text file")
     storage.write_bytes("gs://corpus/list.txt", b"gs://corpus/videos/deep/tone.mp4\n")
     local = str(tmp_path / "set")
-    for root, rate in ((local, 0.0), (ROOT, 0.04)):
+    for root, rate in ((local, 0.0), (ROOT, 0.08)):
         cloud.rate, cloud.dice = rate, random.Random(7)
         inputs = ("gs://corpus/videos/*.mp4", "gs://corpus/list.txt")
         made = curate(CurateConfig(inputs, root, sources_per_shard=2), HERE)

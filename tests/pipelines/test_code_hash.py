@@ -34,6 +34,10 @@ def other(x):
 
 def by_module(x):
     return dict(tool=whole)
+
+
+def by_process(run):
+    return run("import os; from toy.origin import passed; passed()")
 ''',
     "toy/helpers.py": "BASE = 1\n\n\ndef used(x):\n    return x + BASE\n\n\ndef unused(x):\n    return x\n",
     "toy/late.py": "import os\n\nclass Late:\n    one = 1\n\n\ndef late(x):\n    return Late()\n",
@@ -119,6 +123,10 @@ def test_what_the_caller_hands_in_is_a_root_and_a_module_as_a_value_counts_as_a_
     tree("toy/whole.py", "return 1", "return 2")
     after = code_hash(["toy.make.make", "toy.settings.Settings"]), code_hash(["toy.make.by_module"])
     assert before[0] != after[0] and before[1] != after[1]
+
+
+def test_code_for_another_process_counts(tree):
+    assert set(closure(("toy.make.by_process",)).definitions) == {"toy.make:by_process", "toy.origin:passed"}
 
 
 def test_versions_of_named_packages_count(tree, monkeypatch):

@@ -5,20 +5,33 @@ import multiprocessing
 import os
 import random
 import signal
+import sys
+import threading
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from models.loading import load_once
 from pipelines import annotate as job
 from pipelines import annotators, code_hash, column_shard
 from pipelines.annotate import annotate
 from pipelines.annotators import AnnotateConfig, Backend
-from pipelines.beam import RunnerOptions
+from pipelines.beam import Hints, RunnerOptions, ShardTask
 from pipelines.books import BooksError
-from pipelines.dataset import FAILURE_FIELDS, ROW_FIELDS, Dataset, shard_name, update_manifest, write_shard
+from pipelines.dataset import (
+    COLUMN_FIELDS,
+    FAILURE_FIELDS,
+    ROW_FIELDS,
+    Dataset,
+    shard_name,
+    update_manifest,
+    write_shard,
+)
 from pipelines.failures import TooManyFailures
 from pipelines.stages.speech import SpeechConfig
 from tests.pipelines.painted import clip
@@ -49,16 +62,20 @@ def say_clip_id(clip, columns, settings, backend):
 
 
 def script_fields(text: str, backend: str) -> dict:
-    return {"text": text, "words": "[]", "language": "en", "confidence": 1.0, "backend": backend}
+    return {**dict.fromkeys(COLUMN_FIELDS["script"], ""), "text": text, "words": "[]", "backend": backend}
+
+
+def with_script(monkeypatch, **changes) -> None:
+    """Makes the script by a stand-in; image and speech (by energy) are real."""
+    spoken = Backend(**{"name": "spoken", "function": say_clip_id, "requires": ("speech",), **changes})
+    items = [item if item.name != "script" else replace(item, backends=(spoken,)) for item in annotators.ANNOTATORS]
+    for module in (annotators, job):
+        monkeypatch.setattr(module, "ANNOTATORS", tuple(items))
 
 
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch):
-    """The script by a stand-in, with a setting and weights of its own; image and speech (by energy) are real."""
-    spoken = Backend("spoken", say_clip_id, requires=("speech",))
-    items = [item if item.name != "script" else replace(item, backends=(spoken,)) for item in annotators.ANNOTATORS]
-    for module in (annotators, job):
-        monkeypatch.setattr(module, "ANNOTATORS", tuple(items))
+    with_script(monkeypatch)
 
 
 def config(root, columns=COLUMNS, **settings) -> AnnotateConfig:
@@ -171,16 +188,12 @@ def test_exactly_the_columns_whose_producer_changed_are_made_again(tmp_path, rec
     annotate(run, RUNNER)
     assert made.take() == {"speech", "script"}
     # Weights, and the backend.
-    script = annotators.by_name("script")
-    for backend in (
-        replace(script.backends[0], weights=lambda settings: "model 2"),
-        replace(script.backends[0], weights=lambda settings: "model 2", name="said"),
-        replace(script.backends[0], weights=lambda settings: "model 2", name="said", packages=("numpy",)),
+    for changes in (
+        {"weights": lambda settings: "model 2"},
+        {"weights": lambda settings: "model 2", "name": "said"},
+        {"weights": lambda settings: "model 2", "name": "said", "packages": ("numpy",)},
     ):
-        items = tuple(item if item is not script else replace(item, backends=(backend,)) for item in job.ANNOTATORS)
-        monkeypatch.setattr(job, "ANNOTATORS", items)
-        monkeypatch.setattr(annotators, "ANNOTATORS", items)
-        script = annotators.by_name("script")
+        with_script(monkeypatch, **changes)
         annotate(run, RUNNER)
         assert made.take() == {"script"}
     # The clips.
@@ -190,16 +203,6 @@ def test_exactly_the_columns_whose_producer_changed_are_made_again(tmp_path, rec
 
 
 # --- Failures and books ---
-
-
-def with_script(monkeypatch, **changes) -> None:
-    """The stand-in for the script with another function or batch function."""
-    spoken = Backend("spoken", **{"function": say_clip_id, "requires": ("speech",), **changes})
-    items = tuple(
-        item if item.name != "script" else replace(item, backends=(spoken,)) for item in annotators.ANNOTATORS
-    )
-    monkeypatch.setattr(job, "ANNOTATORS", items)
-    monkeypatch.setattr(annotators, "ANNOTATORS", items)
 
 
 BROKEN: set[str] = set()
@@ -336,11 +339,19 @@ def slow(clip, columns, settings, backend):
     return say_clip_id(clip, columns, settings, backend)
 
 
+def annotate_slowly(root: str) -> None:
+    """What a killed process does."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        with_script(monkeypatch, function=slow)
+        annotate(config(root), RUNNER)
+
+
 def bought() -> list[str]:
     path = Path(os.environ[LOG])
     return path.read_text().split() if path.exists() else []
 
 
+@pytest.mark.slow
 def test_a_kill_costs_the_clip_in_work_and_changes_nothing(tmp_path, records, monkeypatch):
     """Killed again and again, at moments spread over the whole job: the same bytes, no caption bought twice."""
     with_script(monkeypatch, function=slow)
@@ -351,15 +362,17 @@ def test_a_kill_costs_the_clip_in_work_and_changes_nothing(tmp_path, records, mo
 
     monkeypatch.setenv(LOG, str(tmp_path / "killed.log"))
     root = make_dataset(tmp_path / "killed", records)
-    context, rng = multiprocessing.get_context("fork"), random.Random(11)
+    # Processes that start with everything imported and nothing used yet.
+    context, rng = multiprocessing.get_context("forkserver"), random.Random(11)
+    context.set_forkserver_preload(["apache_beam", "pyarrow.parquet", "av", __name__])
     kills, seen = 0, set()
     while True:
-        worker = context.Process(target=annotate, args=(config(root), RUNNER))
+        worker = context.Process(target=annotate_slowly, args=(root,))
         worker.start()
         # Until so many new files have appeared: parts, shards, markers, or the temporary ones of any of them.
-        enough = len(seen) + rng.randint(1, 7)
+        enough = len(seen) + rng.randint(2, 14)
         while worker.is_alive() and len(seen) < enough:
-            seen |= set(Path(root).rglob("*"))
+            seen |= {os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names}
         if not worker.is_alive():
             break
         os.kill(worker.pid, signal.SIGKILL)
@@ -372,23 +385,106 @@ def test_a_kill_costs_the_clip_in_work_and_changes_nothing(tmp_path, records, mo
     calls = Counter(bought())
     assert set(calls) == {f"clip{i}" for i in range(CLIPS)} and calls.total() <= CLIPS + kills
     state = tmp_path / "killed" / "_state" / "annotate"
-    assert not [path for path in state.rglob("*") if "parts" in path.parts or "inputs" in path.parts]
+    assert not [name for name in ("parts", "inputs") if (state / name).exists()]
     assert not list((tmp_path / "killed").rglob("*.tmp-*"))
 
 
+def says_old(clip, columns, settings, backend):
+    return {"script": script_fields("old", backend)}
+
+
 def test_parts_of_other_code_are_not_used(tmp_path, records, monkeypatch):
-    """A run is killed, the annotator changes, the run goes on: no row of the old code is left."""
+    """A run ends before a shard is written, the annotator changes, the run goes on: no row of the old code is left."""
 
-    def stops(clip, columns, settings, backend):
-        if clip["clip_id"] == "clip2":
-            raise KeyboardInterrupt
-        return {"script": script_fields("old", backend)}
+    def fails(work, task, rows, parts, frames):
+        if work.label == "script":
+            raise OSError("no space left on device")
+        return publish(work, task, rows, parts, frames)
 
-    with_script(monkeypatch, function=stops)
+    publish = column_shard._publish
+    with_script(monkeypatch, function=says_old)
     root = make_dataset(tmp_path, records)
-    with pytest.raises(KeyboardInterrupt):
-        annotate(config(root), RUNNER)
+    with monkeypatch.context() as patch:
+        patch.setattr(column_shard, "_publish", fails)
+        with pytest.raises(Exception, match="no space left"):
+            annotate(config(root), RUNNER)
     assert list((tmp_path / "_state" / "annotate" / "parts" / "script").rglob("*"))
     with_script(monkeypatch)
     annotate(config(root), RUNNER)
     assert [record["text"] for record in Dataset(root).column("script")] == [f"clip{i} clip{i}" for i in range(CLIPS)]
+
+
+# --- Threads of one worker process ---
+
+
+def test_threads_of_a_worker_load_a_model_once_and_take_turns_with_it(tmp_path, records, monkeypatch):
+    """As on Dataflow with one process a machine: shards in several threads, one copy of the model, never used twice."""
+    busy, overlaps = threading.Lock(), []
+
+    @load_once()
+    def model():
+        with open(tmp_path / "loads", "a") as file:
+            file.write("load\n")
+        time.sleep(0.02)
+        return "model"
+
+    def uses_model(clip, columns, settings, backend):
+        model()
+        if not busy.acquire(blocking=False):
+            overlaps.append(clip["clip_id"])
+            return say_clip_id(clip, columns, settings, backend)
+        time.sleep(0.01)
+        busy.release()
+        return say_clip_id(clip, columns, settings, backend)
+
+    root = make_dataset(tmp_path / "data", records)
+    annotate(config(root, ("speech",)), RUNNER)
+    with_script(monkeypatch, function=uses_model)
+    monkeypatch.setattr(annotators, "code_of", lambda backend, config: "0" * 16)  # of a function inside a test
+    monkeypatch.setattr(job, "code_of", annotators.code_of)
+    (item,) = job.plan_columns(config(root, ("script",)), Dataset(root), RUNNER)
+    step = job.AnnotateShard(config(root), item.work)
+    with ThreadPoolExecutor(2) as threads:
+        results = list(threads.map(step, [ShardTask(0, 2), ShardTask(1, 2)]))
+    assert [result.files[0].count for result in results] == [3, 2] and overlaps == []
+    assert (tmp_path / "loads").read_text().split() == ["load"]
+
+
+def test_a_worker_with_other_code_is_refused(tmp_path, records, monkeypatch):
+    root = make_dataset(tmp_path, records)
+    (item,) = job.plan_columns(config(root, ("image",)), Dataset(root), RUNNER)
+    monkeypatch.setattr(job, "code_of", lambda backend, config: "0" * 16)
+    with pytest.raises(RuntimeError, match="this worker runs code 0000000000000000, the job was started by"):
+        job.AnnotateShard(config(root), item.work)(ShardTask(0, 2))
+
+
+@pytest.mark.parametrize("item", annotators.ANNOTATORS, ids=lambda item: item.name)
+def test_packages_that_decide_are_named(item):
+    """A backend's code uses no other package than those that it names and those that carry numbers and requests."""
+    neutral = {"numpy", "scipy", "cv2", "av", "flax", "google", "httpx2", "requests", *sys.stdlib_module_names}
+    modules = {"silero-vad": "silero_vad"}
+    for backend in item.backends:
+        used = code_hash.closure(annotators.roots_of(backend, AnnotateConfig(""))).packages
+        # `energy` shares a function with `silero`; `pixels` reads no more of the face model than names.
+        spared = {"energy": {"onnxruntime"}, "pixels": {"jax"}}.get(backend.name, set())
+        assert used <= neutral | spared | {modules.get(name, name) for name in backend.packages}, backend.name
+
+
+def test_a_backend_sees_only_the_settings_that_it_names():
+    backend = annotators.by_name("speech").backends[0]
+    settings = annotators.settings_of(backend, AnnotateConfig(""))
+    assert vars(settings) == {"speech": SpeechConfig()}
+    plain = annotators.producer_of(backend, AnnotateConfig(""))
+    assert annotators.producer_of(backend, AnnotateConfig("elsewhere", network=None)) == plain
+    assert annotators.producer_of(backend, AnnotateConfig("", speech=SpeechConfig(voicing=0.6))).config != plain.config
+
+
+def test_steps_carry_what_a_worker_must_have(tmp_path, records):
+    root = make_dataset(tmp_path, records)
+    wanted = config(root, ("image", "semantics"))
+    image, semantics = sorted(job.plan_columns(wanted, Dataset(root), RUNNER), key=lambda item: item.annotator.name)
+    assert job._step(wanted, image).hints == Hints()
+    assert job._step(wanted, semantics).hints == Hints(min_ram="4GB")
+    asked = replace(wanted, accelerator="type:nvidia-l4;count:1")
+    assert job._step(asked, semantics).hints == Hints(min_ram="4GB", accelerator="type:nvidia-l4;count:1")
+    assert job._step(asked, image).hints == Hints()

@@ -9,7 +9,7 @@ from pipelines import curate as job
 from pipelines.beam import RunnerOptions
 from pipelines.curate import CurateConfig, curate, shard_size
 from pipelines.dataset import Dataset
-from pipelines.stages.filters import SCORES
+from pipelines.stages.filters import LABELS, SCORES
 from tests.pipelines.media import make_video, talking_head
 
 HERE = RunnerOptions("in-process", 1)
@@ -61,7 +61,7 @@ def test_tables_keep_their_columns(made):
     identity = ["source", "clip_id", "start_frame", "end_frame"]
     reject = ["stage", "kind", "reason", "detail", "traceback_hash", "traceback"]
     assert pq.read_table(root / "rejects").column_names == [*identity, *reject]
-    assert pq.read_table(root / "quality").column_names == [*identity, *SCORES, "flags", "kept"]
+    assert pq.read_table(root / "quality").column_names == [*identity, *SCORES, *LABELS, "flags", "kept"]
 
 
 def test_the_dataset_reads_back(made, videos):

@@ -8,12 +8,14 @@ import pytest
 
 from infra import cli
 from models.errors import InputError
-from pipelines import duplicates
+from pipelines import duplicates, storage
 from pipelines.beam import RunnerOptions
-from pipelines.dataset import update_manifest
+from pipelines.dataset import Dataset, update_manifest
 from pipelines.duplicates import DuplicatesConfig, find_duplicates
 from pipelines.manifest import ShardInfo
 from pipelines.stages.fingerprints import to_hex
+from tests.pipelines import cloud as clouds
+from tests.pipelines.media import ffmpeg, talking_head
 
 ALONE = RunnerOptions("in-process", 1)
 
@@ -98,6 +100,21 @@ def test_workers_blocks_and_parts_change_nothing(runner, tmp_path):
     find_duplicates(DuplicatesConfig(other, bytes_per_block=20_000, bytes_per_part=5_000), runner)
     made = [[path.read_bytes() for path in sorted(Path(r).glob("duplicates/*.parquet"))] for r in (root, other)]
     assert made[0] == made[1] and len(made[0]) == 1
+
+
+def test_a_dataset_on_a_cloud_has_the_same_table(tmp_path, monkeypatch):
+    local = dataset(tmp_path / "d", corpus())
+    with clouds.running_cloud() as server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        root = f"gs://{clouds.BUCKET}/set"
+        for path in [p for p in Path(local).rglob("*") if p.is_file()]:
+            storage.write_bytes(f"{root}/{path.relative_to(local)}", path.read_bytes())
+        find_duplicates(DuplicatesConfig(root), ALONE)
+        name = "duplicates/duplicates-00000-of-00001.parquet"
+        made = storage.read_bytes(f"{root}/{name}")
+        assert storage.list_files(f"{root}/{duplicates.WORK}/*") == []
+    find_duplicates(DuplicatesConfig(local), ALONE)
+    assert made == (Path(local) / name).read_bytes()
 
 
 def test_stretches_that_overlap_cost_no_content(tmp_path):
@@ -185,3 +202,21 @@ def test_tables_that_cannot_serve_are_named(tmp_path):
     (tmp_path / "e").mkdir()
     with pytest.raises(InputError, match="manifest"):
         find_duplicates(DuplicatesConfig(str(tmp_path / "e")), ALONE)
+
+
+@pytest.mark.slow
+def test_an_upload_again_of_a_curated_video_is_found(tmp_path):
+    """From files to the table: a video and its copy, smaller, cropped and encoded again, are curated and compared."""
+    from pipelines.curate import CurateConfig, curate
+
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    (videos / "first.mp4").write_bytes(talking_head().read_bytes())
+    change = ("-vf", "crop=iw*0.97:ih*0.97:iw*0.03:0,scale=224:224", "-crf", "28", "-c:a", "aac", "-b:a", "48k")
+    ffmpeg("-i", talking_head(), "-c:v", "libx264", "-preset", "veryfast", *change, videos / "again.mp4")
+    root = tmp_path / "set"
+    assert curate(CurateConfig((str(videos),), str(root)), ALONE)["clips"] == 2
+    summary = find_duplicates(DuplicatesConfig(str(root)), ALONE)
+    assert summary["duplicates"] == summary["groups"] == 1 and summary["by_both"] == 1
+    names = {clip["clip_id"] for clip in Dataset(root).column("clips")}
+    assert {row["clip_id"] for row in table(root)} == names

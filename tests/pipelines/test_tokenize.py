@@ -1,13 +1,23 @@
 import json
+from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from models.errors import InputError
 from models.signals import latent_steps, speech_steps
 from pipelines import tokenize as job
 from pipelines.beam import RunnerOptions
-from pipelines.dataset import Dataset, heldout_sources, shard_name, update_manifest, write_shard
+from pipelines.dataset import (
+    ANNOTATIONS,
+    ROW_FIELDS,
+    Dataset,
+    heldout_sources,
+    shard_name,
+    update_manifest,
+    write_shard,
+)
 from tests.pipelines.painted import FRAMES, make_dataset
 from tests.pipelines.rows import producer, row
 
@@ -58,9 +68,9 @@ def world(tmp_path, monkeypatch):
     return dataset, models, coders
 
 
-def run(world):
+def run(world, runner=IN_PROCESS):
     dataset, models, _ = world
-    return job.tokenize(job.TokenizeConfig(dataset.root, str(models)), IN_PROCESS)
+    return job.tokenize(job.TokenizeConfig(dataset.root, str(models)), runner)
 
 
 def test_records_are_on_the_grid_and_split_by_source(world):
@@ -81,6 +91,35 @@ def test_a_clip_without_a_column_keeps_its_row(world):
     last = Dataset(world[0].root).column("tokens")[2]
     assert summary["errors"] == 1
     assert last["clip_id"] == "clip2" and "painted fault" in last["error"] and "speech" not in last
+
+
+def test_every_record_says_where_it_comes_from_and_what_made_it(world):
+    summary = run(world)
+    dataset = Dataset(world[0].root)
+    for index, record in enumerate(dataset.column("tokens")):
+        assert set(ROW_FIELDS) <= set(record) and record["source_sha256"] == f"{index:064d}"
+        made = json.loads(record["made_by"])
+        assert set(made) == {"clips", *ANNOTATIONS, "tokens"} and "pose pose-1" in made["tokens"]["weights"]
+    books = dataset.manifest()["books"]["tokenize"]
+    assert books == summary["books"] and (books["items"], books["kept"]) == (3, 2)
+    assert [(kind["stage"], kind["type"], kind["count"]) for kind in books["failed"]] == [("tokens", "MissingInput", 1)]
+
+
+def test_retry_makes_only_what_had_failed(world):
+    world[2]["speech"].late = 1
+    run(world)
+    assert all(record["error"] for record in Dataset(world[0].root).column("tokens"))
+    failed = pq.read_table(f"{world[0].root}/failures/tokens-00000-of-00001.parquet").to_pylist()
+    assert [(line["clip_id"], line["type"]) for line in failed] == [
+        ("clip0", "ValueError"),
+        ("clip1", "ValueError"),
+        ("clip2", "MissingInput"),
+    ]
+    world[2]["speech"].late = 0
+    run(world)  # without the flag a failure is a result
+    assert all(record["error"] for record in Dataset(world[0].root).column("tokens"))
+    run(world, replace(IN_PROCESS, retry_failed=True))
+    assert [bool(record["error"]) for record in Dataset(world[0].root).column("tokens")] == [False, False, True]
 
 
 def test_codes_off_the_grid_are_an_error_of_that_clip(world):

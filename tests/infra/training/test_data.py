@@ -78,3 +78,9 @@ def test_identity_follows_the_shards(dataset, tmp_path):
     assert identity == data.data_identity(dataset.root, "pose") != data.data_identity(dataset.root, "shape")
     other = write_dataset(tmp_path, clips=6, frames=13)
     assert data.data_identity(other, "pose") != identity
+    # A job that opens a dataset with a shard cut short says so before it trains.
+    path = Dataset(other).shards("pose")[0]
+    with open(path, "r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(InputError, match="pose-00000-of-.*truncated"):
+        data.data_identity(other, "pose")

@@ -37,11 +37,11 @@ def reject(clip_id: str | None, stage: str, reason: str, kind: str = "filtered",
     return {**row, "detail": "", "traceback_hash": None, "traceback": None, "shard": 0, **more}
 
 
-def make_tables(segments, rejects=(), sources=None, duplicates=None, markers=()) -> Tables:
+def make_tables(segments, rejects=(), sources=None, duplicates=None, failures=None, markers=()) -> Tables:
     quality = pa.Table.from_pylist(list(segments)) if segments else None
     refused = pa.Table.from_pylist(list(rejects)) if rejects else None
     joined = join_segments(quality, refused)
     if refused is None:
         refused = pa.table({name: pa.array([], pa.string()) for name in ("source", "clip_id", "kind")})
-    tables = [None if rows is None else pa.Table.from_pylist(rows) for rows in (sources, duplicates)]
+    tables = [None if rows is None else pa.Table.from_pylist(rows) for rows in (sources, duplicates, failures)]
     return Tables(joined, refused, *tables, list(markers))

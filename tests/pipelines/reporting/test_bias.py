@@ -13,7 +13,7 @@ def test_shares_are_of_kept_hours_and_name_who_said_so():
     said = {"gender": "female", "age_group": "unknown", "captioner": "pixels", "language": "en"}
     rows = [
         segment("a", yaw=0.0, script_backend="whisper", **said),
-        segment("b", yaw=-40.0, frames=54_000, **{**said, "gender": "unknown"}),
+        segment("b", yaw=-40.0, frames=54_000, **{**said, "gender": "unknown", "language": "und"}),
         segment("c", yaw=20.0, frames=54_000),
         segment("d", kept=False, **{**said, "gender": "male"}),
     ]
@@ -27,7 +27,7 @@ def test_shares_are_of_kept_hours_and_name_who_said_so():
         ("unknown", pytest.approx(0.5)),
         (NOT_THERE, pytest.approx(0.5)),
     ]
-    assert found["Language"].made_by == "whisper"
+    assert found["Language"].made_by == "whisper" and dict(found["Language"].rows)["unknown"] == pytest.approx(0.5)
     turned = dict(found["Head turned (yaw)"].rows)
     assert turned["left 30-60°"] == turned["right 10-30°"] == pytest.approx(0.5)
     assert turned["frontal, within 10°"] == pytest.approx(1)

@@ -58,6 +58,12 @@ def test_rejected_samples_say_why_there_is_no_picture(colours, tmp_path):
     assert found["audio", "filtered", "no_audio"][2][0].note == "the source is not there"
 
 
+def test_a_large_remote_source_is_not_fetched(monkeypatch):
+    monkeypatch.setattr(storage, "size", lambda path: 3_000_000_000)
+    found = samples.rejected_samples(make_tables([], [reject(None, "audio", "no_audio", source="gs://b/v.mp4")]), 1)
+    assert found["audio", "filtered", "no_audio"][2][0].note == "3,000 MB on remote storage: not fetched"
+
+
 def test_clips_are_found_in_their_shard_even_out_of_order(tmp_path):
     shards = []
     for shard, ids in enumerate((["a", "b"], ["d", "c"])):

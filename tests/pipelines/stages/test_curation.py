@@ -8,7 +8,7 @@ from pipelines.dataset import COLUMN_FIELDS, ROW_FIELDS
 from pipelines.records import decode_record, encode_record
 from pipelines.stages import curation, video
 from pipelines.stages.curation import Settings, curate_source
-from pipelines.stages.filters import SCORES, FilterThresholds
+from pipelines.stages.filters import LABELS, SCORES, FilterThresholds
 from tests.pipelines.media import ffmpeg, make_video, talking_head
 
 
@@ -76,8 +76,57 @@ def test_the_landmarks_follow_the_rendered_mouth(kept):
 def test_every_score_is_in_the_quality_row(kept):
     result, clips = kept
     assert len(result.quality) == 1 and result.quality[0]["kept"]
-    assert all(np.isfinite(result.quality[0][name]) for name in SCORES)
-    assert result.quality[0]["clip_id"] == clips[0]["clip_id"]
+    row = result.quality[0]
+    assert list(row) == ["source", "clip_id", "start_frame", "end_frame", *SCORES, *LABELS, "flags", "kept"]
+    assert {name for name in SCORES if row[name] is None} == {"sync_confidence", "sync_offset"}
+    assert all(isinstance(row[name], str) and row[name] for name in LABELS)
+    assert row["clip_id"] == clips[0]["clip_id"]
+    assert json.loads(clips[0]["scores"]) == {name: row[name] for name in SCORES}
+
+
+def test_the_scores_of_a_rendered_head(kept):
+    """What is known of it: alone, upright, all of it in the picture, its mouth in step with its voice."""
+    row = kept[0].quality[0]
+    assert row["face_count"] == row["face_count_peak"] == row["single_face"] == row["face_present"] == 1
+    assert row["shot_cut"] < 0.5 and row["landmarks_inside"] == 1 and row["head_inside"] > 0.99
+    assert row["head_margin"] <= row["head_margin_top"] and abs(row["roll"]) < 20
+    assert 0 < row["head_speed"] < row["head_speed_peak"] < 200
+    assert row["lip_sync"] > 0.3 and abs(row["lip_sync_lag"]) <= 1
+    assert 0.6 < row["compression_quality"] < 1 and 0.01 < row["bits_per_pixel"] < 1
+    assert row["speech"] > 0.5 and row["blur_effect"] < 0.6
+
+
+def test_facts_of_a_source_are_what_was_learned_on_its_road(kept, tmp_path):
+    path, (result, clips) = talking_head(), kept
+    everything = {"source_sha256", "bytes", "codec", "width", "height", "fps", "rotation", "seconds"}
+    everything |= {"speech_seconds", "face_share", "shots"}
+    assert set(result.facts) == everything
+    assert result.facts["source_sha256"] == clips[0]["source_sha256"] and result.facts["bytes"] == path.stat().st_size
+    assert (result.facts["codec"], result.facts["width"], result.facts["shots"], result.facts["face_share"]) == (
+        "h264",
+        256,
+        1,
+        1,
+    )
+    assert 2 < result.facts["speech_seconds"] <= result.facts["seconds"] == pytest.approx(result.seconds)
+    mute = curated(make_video(tmp_path / "mute.mp4", sound=None))[0]
+    assert set(mute.facts) == everything - {"speech_seconds", "face_share", "shots"}
+    silent = curated(make_video(tmp_path / "tone.mp4"))[0]
+    assert set(silent.facts) == everything - {"face_share", "shots"} and silent.facts["speech_seconds"] < 0.5
+    (tmp_path / "text.mp4").write_text("not a video")
+    broken = curated(tmp_path / "text.mp4")[0]
+    assert set(broken.facts) == {"source_sha256", "bytes"} and broken.facts["bytes"] == 11
+
+
+def test_a_segment_too_short_to_cut_keeps_what_the_scan_knows():
+    result, clips = curated(talking_head(), Settings(thresholds=FilterThresholds(min_seconds=30)))
+    assert whole((result, clips)) == ("segments", "filtered", "too_short")
+    assert len(result.quality) == 1 and not result.quality[0]["kept"]
+    row = result.quality[0]
+    assert row["clip_id"] in {reject["clip_id"] for reject in result.rejects}
+    assert row["seconds"] > 2 and row["face_present"] == 1 and row["face_size"] > 20 and row["speech"] > 0.5
+    assert abs(row["yaw"]) < 60 and row["snr_db"] is not None and row["shot_cut"] is not None
+    assert row["blur"] is None and row["pad"] is None and row["lip_sync"] is None and row["picture_hash"] is None
 
 
 def test_a_copy_under_another_name_gives_the_same_clip(kept, tmp_path):
@@ -145,12 +194,15 @@ def test_broken_files_are_failures_with_a_type(tmp_path):
 
 
 def test_an_error_in_one_stage_is_a_row_not_a_crash(monkeypatch):
-    monkeypatch.setattr(curation.filters, "picture_scores", lambda *_: 1 / 0)
+    monkeypatch.setattr(curation.picture_scores, "picture_scores", lambda *_: 1 / 0)
     result, clips = curated(talking_head())
     assert whole((result, clips)) == ("filters", "failed", "ZeroDivisionError")
     segment, source = result.rejects
-    assert "division by zero" in segment["detail"] and "in _make_clip" in segment["traceback"]
+    assert "division by zero" in segment["detail"] and "in _clip_record" in segment["traceback"]
     assert segment["traceback_hash"] == source["traceback_hash"]
+    # What was measured before the error is kept.
+    (row,) = result.quality
+    assert not row["kept"] and row["speech"] > 0.5 and row["head_speed"] > 0 and row["blur"] is None
 
 
 def test_duplicates_are_named():

@@ -27,28 +27,49 @@ def test_bits_that_differ_are_counted_at_a_shift():
     assert told == [10] and np.isnan(share[0])  # too little in common
 
 
+def keys_of(*codes):
+    """Keys of sound codes, row after row."""
+    out = [clip_keys(np.zeros(0, np.uint32), code) for code in codes]
+    for row, keys in enumerate(out):
+        keys["row"] = row
+    return np.concatenate(out)
+
+
 def test_keys_meet_in_spite_of_a_wrong_bit_and_say_the_shift():
-    motion, none = words(40, 0), np.zeros(0, np.uint32)
-    other = motion[5:] ^ np.uint32(1)  # the first bit of each word is wrong: the key without it meets
-    found = [clip_keys(motion, none), clip_keys(other, none)]
-    rows = np.repeat([7, 9], [len(keys) for keys, _ in found])
-    pairs = candidate_pairs(*(np.concatenate(x) for x in ([k for k, _ in found], [rows], [s for _, s in found])))
-    assert pairs.tolist() == [[7, 9, 5, 0]]
+    code = words(40, 0)
+    other = code[5:] ^ np.uint32(1)  # the first bit of each word is wrong: the key without it meets
+    assert candidate_pairs(keys_of(code, other)).tolist() == [[0, 1, 5, 1]]
+    found = clip_keys(code, np.zeros(0, np.uint32))
+    assert len(found) == 80 and set(found["key"] >> 28) == {0, 1}
+
+
+def test_a_word_that_two_share_by_chance_makes_no_pair():
+    first, second = words(40, 0), words(40, 1)
+    second[7] = first[20]
+    assert len(candidate_pairs(keys_of(first, second))) == 0
+    second[7 + matching.WITNESS] = first[20 + matching.WITNESS]  # but two in place do
+    assert candidate_pairs(keys_of(first, second)).tolist() == [[0, 1, 13, 1]]
 
 
 def test_a_key_that_all_share_costs_no_square():
-    count = 3000
-    pairs = candidate_pairs(np.zeros(count, np.uint32), np.arange(count), np.zeros(count, np.uint16))
-    assert len(pairs) <= count * matching.NEIGHBOURS
+    keys = np.zeros(3000, matching.KEY)
+    keys["row"] = np.arange(3000)
+    pairs = candidate_pairs(keys)
+    assert len(pairs) <= 3000 * matching.NEIGHBOURS
     assert len(join_groups(pairs[:, :2])) == 1  # and still they hang together
 
 
 def test_the_work_does_not_depend_on_the_order_of_the_keys():
     random = np.random.default_rng(4)
-    keys, rows, steps = random.integers(0, 50, 900), np.arange(900) // 3, random.integers(0, 90, 900)
-    order = random.permutation(900)
-    args = keys.astype(np.uint32), rows, steps
-    np.testing.assert_array_equal(candidate_pairs(*args), candidate_pairs(*(a[order] for a in args)))
+    keys = np.zeros(900, matching.KEY)
+    keys["key"], keys["row"], keys["step"] = (
+        random.integers(0, 50, 900),
+        np.arange(900) // 3,
+        random.integers(0, 90, 900),
+    )
+    pairs = candidate_pairs(keys)
+    np.testing.assert_array_equal(pairs, candidate_pairs(random.permutation(keys)))
+    assert len(pairs) > 1000
 
 
 def test_limits_decide():
@@ -81,14 +102,11 @@ def test_planted_pairs_among_many_are_found_without_comparing_all():
     for k, row in enumerate(originals):
         codes[count - copies + k, :40] = flipped(codes[row, 20:], 0.1, k)
     none = np.zeros(0, np.uint32)
-    keys, steps, rows = [], [], []
-    for row, code in enumerate(codes):
-        found, at = clip_keys(none, code)
-        keys.append(found), steps.append(at), rows.append(np.full(len(found), row, np.uint32))
-    pairs = candidate_pairs(*(np.concatenate(x) for x in (keys, rows, steps)))
-    # Random words meet by chance as often as 28 bits say; the square would be 5,000,000,000.
-    expected = 2 * (count * length) ** 2 / 2 / 2**28
-    assert expected / 2 < len(pairs) < 2 * expected < count * matching.NEIGHBOURS
+    pairs = candidate_pairs(keys_of(*codes))
+    # Words meet by chance as often as 28 bits say, and one in fifty such has a witness or none; all pairs would be
+    # 5,000,000,000.
+    chance = 2 * (count * length) ** 2 / 2 / 2**28
+    assert len(pairs) < chance / 2 < count
     every = make_codes(np.zeros(count, np.uint64), [none] * count, list(codes))
     good = pairs[matching.likely(every, pairs)]
     verdict = compare(every, *good[:, :3].T, Limits())

@@ -127,9 +127,12 @@ def test_encodings(encode):
 
 
 def test_broken_times_are_passed_over_and_counted():
-    text = (
-        "a line of nothing\n00:00:02,000 --> 00:00:01,000\nbackwards\n\n--> \nnone\n"
-        "\n00:00:xx,000 --> 00:00:09,000\nno\n\n5\n01:00.5 --> 01:02.25 position:0%\nright\n6\n00:01:03,000 --> 00:01:04,000\nno empty line before"
+    text = "\n".join(
+        [
+            *("a line of nothing", "00:00:02,000 --> 00:00:01,000", "backwards", "", "--> ", "none", ""),
+            *("00:00:xx,000 --> 00:00:09,000", "no", "", "5", "01:00.5 --> 01:02.25 position:0%", "right"),
+            *("6", "00:01:03,000 --> 00:01:04,000", "no empty line before"),
+        ]
     )
     cues, broken = parse_cues(text)
     assert cues == [Cue(60.5, 62.25, ("right",)), Cue(63, 64, ("no empty line before",))] and broken == 3

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 
 from models.signals import AUDIO_RATE, SPEECH_HOP
+from pipelines.stages.language import NOT_ENGLISH
 from pipelines.stages.transcribe import transcribe
 from pipelines.stages.transcript import UNDECIDED
+from pipelines.stages.voice_activity import speech_activity
+from tests.benchmarks.language import real
 
 LEAD = 0.5
 
@@ -65,3 +68,11 @@ def test_words_where_nobody_speaks_are_left_out(sentence):
     half = np.arange(steps) < steps // 2
     kept = transcribe(sentence, half).words
     assert kept and max(word.start for word in kept) < len(sentence) / AUDIO_RATE / 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "language"), [("latentsync_demo2", NOT_ENGLISH), ("sadtalker_wda_hill", "en")])
+def test_the_language_of_people(real_clips, name, language):
+    ((_, _, audio),) = real([f"{real_clips / name}.mp4=xx"])
+    script = transcribe(audio, speech_activity(audio))
+    assert script.language == language and script.language_confidence > 0.5

@@ -131,6 +131,14 @@ def test_scaled_frames_stream_in_order(sample):
     assert len(frames) == 60 and frames[0].shape == (120, 160, 3)
 
 
+@pytest.mark.parametrize("frame", [0, 7, 44])
+def test_one_picture_is_that_of_the_whole_decode(sample, frame):
+    info = video.probe(str(sample))
+    frames = list(video.decode_frames(info, 160, 120))
+    assert (video.decode_picture(info, frame, 160, 120) == frames[frame]).all()
+    assert (video.decode_picture(info, 10**6, 160, 120) == frames[0]).all()
+
+
 def test_sound_is_on_the_clock_of_the_picture(sample, tmp_path):
     info = video.probe(str(sample))
     audio = video.decode_audio(info)
@@ -222,3 +230,21 @@ def test_names_that_look_like_addresses(sample, tmp_path):
     odd.write_bytes(sample.read_bytes())
     info = video.probe(str(odd))
     assert video.decode_crop(info, 0, 1, (0, 0, 240)).shape == (1, 256, 256, 3)
+
+
+def test_key_frames_are_those_around_the_clip_as_coded(tmp_path):
+    """A key frame a second, of growing luma, in a file that says it is rotated: the pictures are not."""
+    plain, turned = tmp_path / "plain.mp4", tmp_path / "turned.mp4"
+    fade = "color=white:size=128x96:rate=30:duration=4,fade=in:0:120"
+    make_video(plain, fade, None, "-g", "30", "-keyint_min", "30", "-sc_threshold", "0")
+    ffmpeg("-display_rotation", "90", "-i", plain, "-c", "copy", turned)
+    info = video.probe(str(turned))
+    assert (info.width, info.height) == (96, 128)
+    every = [luma.mean() for luma in video.key_frames(info, 0, 120, 8)]
+    assert len(every) == 4 and every == sorted(every)
+    # From frame 75: the first at or before it, at 2 s or sooner, then what follows.
+    found = video.key_frames(info, 75, 120, 8)
+    assert {luma.shape for luma in found} == {(96, 128)}
+    means = [luma.mean() for luma in found]
+    assert means[0] <= every[2] and means == every[every.index(means[0]) :][: len(means)]
+    assert len(video.key_frames(info, 0, 120, 2)) == 2

@@ -1,0 +1,63 @@
+import json
+
+import pytest
+
+from infra.cli import main
+from models.errors import InputError
+from pipelines.dataset import Dataset, shard_name, update_manifest, write_shard
+from pipelines.verify import verify
+from tests.pipelines.rows import producer, row
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    for column in ("clips", "image"):
+        shards = [
+            write_shard(tmp_path, shard_name(column, k, 2), [row(f"{k}-{i}", column) for i in range(2)])
+            for k in range(2)
+        ]
+        update_manifest(tmp_path, {column: (shards, producer(column))})
+    return Dataset(tmp_path)
+
+
+def test_a_whole_dataset_is_right(dataset, capsys):
+    assert main(["verify", "--dataset", dataset.root, "--json"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert json.loads(out[-1])["columns"]["image"] == {
+        "shards": 2,
+        "records": 4,
+        "bytes": sum(info.size for info in dataset.shard_infos("image")),
+        "bad": 0,
+    }
+
+
+def test_bad_shards_are_named_and_the_rest_is_still_looked_at(dataset, capsys):
+    cut, changed = (dataset.shards(column)[k] for column, k in (("clips", 0), ("image", 1)))
+    data = open(cut, "rb").read()
+    open(cut, "wb").write(data[:-7])
+    data = bytearray(open(changed, "rb").read())
+    data[len(data) // 2] ^= 1
+    open(changed, "wb").write(data)
+    assert [row["bad"] for row in verify(dataset.root, ("clips",), quick=True)["columns"].values()] == [1]
+    assert main(["verify", "--dataset", dataset.root]) == 1
+    out = capsys.readouterr().out
+    assert f"{cut}: " in out and f"{changed}: " in out
+    assert [row["bad"] for row in verify(dataset.root)["columns"].values()] == [1, 1]
+
+
+def test_a_record_of_another_clip_and_one_without_its_fields_are_found(dataset):
+    shards = [
+        write_shard(dataset.root, shard_name("image", 0, 2), [row("0-1", "image"), row("0-0", "image")]),
+        write_shard(dataset.root, shard_name("image", 1, 2), [{"clip_id": "1-0", "error": ""}, row("1-1", "image")]),
+    ]
+    update_manifest(dataset.root, {"image": (shards, producer("image"))})
+    problems = verify(dataset.root)["problems"]
+    assert len(problems) == 2
+    assert "record 0 is of clip 0-1, but the clip there is 0-0" in problems[0]
+    assert "record 0 has no source_sha256" in problems[1]
+
+
+def test_wrong_names_are_refused(dataset, tmp_path):
+    with pytest.raises(InputError, match="no column 'dance'"):
+        verify(dataset.root, ("dance",))
+    assert main(["verify", "--dataset", str(tmp_path / "nothing")]) == 2
