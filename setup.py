@@ -44,6 +44,8 @@ EXTRAS = {
         "matplotlib>=3.9",
         "psutil>=6",
     ],
+    # Who submits jobs to Dataflow (the workers do not need it).
+    "dataflow": ["google-cloud-dataflow-client>=0.8"],
     # A training host: no Beam, no torch.
     "train": [
         *JAX,
@@ -70,7 +72,9 @@ EXTRAS = {
         "gcp-storage-emulator>=2024.8",
     ],
 }
-EXTRAS["all"] = sorted({name for role in ("pipelines", "train", "tensorflow", "dev") for name in EXTRAS[role]})
+EXTRAS["all"] = sorted(
+    {name for role in ("pipelines", "dataflow", "train", "tensorflow", "dev") for name in EXTRAS[role]}
+)
 
 setup(
     name="archon",
@@ -83,6 +87,8 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.12",
     package_data={
+        "infra.dataflow": ["metadata.json"],
+        "infra.plan": ["measured.json", "prices.toml"],
         "pipelines": ["*.json"],
         "models.embedded.landmark_refiner": ["*"],
         "models.embedded.segmenter": ["*"],

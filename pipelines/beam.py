@@ -10,6 +10,7 @@ What a job keeps below ``_state/`` is listed in pipelines/state.py.
 """
 
 import argparse
+import functools
 import hashlib
 import json
 import logging
@@ -18,7 +19,6 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any
@@ -26,6 +26,7 @@ from typing import Any
 from models.errors import InputError
 from pipelines import storage
 from pipelines.dataset import ShardInfo, write_json
+from pipelines.dry_run import DryRun
 from pipelines.failures import Failures
 from pipelines.ledger import Ledger, intervals
 from pipelines.local_runner import local_runner, one_thread_a_worker
@@ -45,6 +46,7 @@ class RunnerOptions:
     beam_args: tuple[str, ...] = ()
     max_failures: float | None = None  # a count, or below 1 a share of the items; see pipelines/failures.py
     retry_failed: bool = False  # items that failed (not filtered ones) are done again
+    dry_run: bool = False  # run_shards raises DryRun (pipelines/dry_run.py)
 
     @property
     def is_local(self) -> bool:
@@ -150,7 +152,8 @@ def runner_options(args: argparse.Namespace) -> RunnerOptions:
     most = args.max_failures
     if most is not None and not (most >= 0 and (most < 1 or most.is_integer())):
         raise InputError(f"--max-failures {most:g}: expected a whole number, or a share below 1")
-    return RunnerOptions(args.runner, args.workers, tuple(args.beam_arg), most, args.retry_failed)
+    dry_run = getattr(args, "dry_run", False)
+    return RunnerOptions(args.runner, args.workers, tuple(args.beam_arg), most, args.retry_failed, dry_run)
 
 
 def marker_path(root: str, job: str, label: str, task: ShardTask) -> str:
@@ -169,23 +172,18 @@ def read_marker(root: str, job: str, step: Step, task: ShardTask) -> dict | None
     return marker if whole else None
 
 
-def _read_markers(root: str, job: str, step: Step, tasks: Sequence[ShardTask]) -> list[dict | None]:
-    if not storage.is_remote(root):
-        return [read_marker(root, job, step, task) for task in tasks]
-    with ThreadPoolExecutor(16) as pool:
-        return list(pool.map(lambda task: read_marker(root, job, step, task), tasks))
-
-
 def run_step(root: str, job: str, step: Step, task: ShardTask) -> ShardTask:
     """Runs one step on one shard unless it is done already."""
     if read_marker(root, job, step, task) is None:
-        start = time.monotonic()
+        start, spent = time.monotonic(), sum(os.times()[:4])
         result = step.function(task)
         marker = {
             "fingerprint": step.fingerprint,
             "files": [asdict(info) for info in result.files],
             "summary": result.summary,
             "seconds": round(time.monotonic() - start, 3),
+            # Of this process and of those it waited for (ffmpeg): what other work on the machine does not change.
+            "cpu_seconds": round(sum(os.times()[:4]) - spent, 3),
         }
         write_json(marker_path(root, job, step.label, task), marker)
         Parts(root, job, step.label, task).remove()
@@ -206,6 +204,8 @@ def run_shards(
     Raises:
         TooManyFailures: see ``failures``. What is finished is kept.
     """
+    if options.dry_run:
+        raise DryRun(job, root, steps, tasks)
     failures = failures or Failures(root, job, fingerprint([step.fingerprint for step in steps]))
     remove_scratch(root, job)
     failures.begin(options.retry_failed)
@@ -221,7 +221,8 @@ def run_shards(
             _run(job, root, steps, todo, options, failures, len(tasks), left)
         markers, missing = {}, []
         for step in steps:
-            markers[step.label] = _read_markers(root, job, step, tasks)
+            look = functools.partial(read_marker, root, job, step)
+            markers[step.label] = storage.map_requests(root, look, tasks)
             lost = [task for task, marker in zip(tasks, markers[step.label], strict=True) if marker is None]
             missing += [f"{step.label} {task}" for task in lost]
             done[step.label] = {task.index for task in tasks} - {task.index for task in lost}
@@ -362,8 +363,13 @@ def run_pipeline(
     args = list(options.beam_args)
     if options.runner in ("dataflow", "portable"):
         runner = {"dataflow": "DataflowRunner", "portable": "PortableRunner"}[options.runner]
-        with beam.Pipeline(runner=runner, options=PipelineOptions(args)) as pipeline:
-            build_pipeline(pipeline, job, root, steps, tasks)
+        pipeline = beam.Pipeline(runner=runner, options=PipelineOptions(args))
+        build_pipeline(pipeline, job, root, steps, tasks)
+        result = pipeline.run()
+        if any(arg.startswith("--template_location") for arg in args):
+            # The launcher of a template hands the graph over; there is no job to wait for yet.
+            raise DryRun(job, root, steps, tasks)
+        result.wait_until_finish()
         return
     workers = min(options.workers, len(tasks)) if options.runner == "multi-process" else 1
     environment = nullcontext()

@@ -13,10 +13,11 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from models.errors import InputError
 from pipelines import gcs
@@ -24,9 +25,21 @@ from pipelines.gcs import StorageError as StorageError
 
 TEMPORARY_MARK = ".tmp-"
 
+Item, Answer = TypeVar("Item"), TypeVar("Answer")
+
 
 def is_remote(path: str | os.PathLike) -> bool:
     return str(path).startswith("gs://")
+
+
+def map_requests(root: str | os.PathLike, function: Callable[[Item], Answer], items: Iterable[Item]) -> list[Answer]:
+    """[function(item) for item in items], with 8 on their way at a time if they are requests about a remote root."""
+    if not is_remote(root):
+        return [function(item) for item in items]
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(function, items))
 
 
 def join(root: str | os.PathLike, *parts: str) -> str:
@@ -256,11 +269,9 @@ def remove_tree(folder: str | os.PathLike) -> None:
     if not is_remote(folder):
         shutil.rmtree(folder, ignore_errors=True)
         return
-    from concurrent.futures import ThreadPoolExecutor
-
     bucket, prefix = gcs.split(join(folder, ""))
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(gcs.delete, [f"gs://{bucket}/{item.name}" for item in gcs.listing(bucket, prefix)]))
+    names = [f"gs://{bucket}/{item.name}" for item in gcs.listing(bucket, prefix)]
+    map_requests(folder, gcs.delete, names)
 
 
 def copy(source: str, target: str) -> None:

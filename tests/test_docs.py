@@ -10,7 +10,7 @@ import pytest
 from infra.cli import COMMANDS, build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/dataflow.md")
 
 
 def commands(text: str) -> list[list[str]]:
@@ -54,6 +54,22 @@ def test_make_targets_and_files_are_there(document):
         assert re.search(rf"^{target}:", makefile, re.M), target
     for path in re.findall(r"\]\(([^):#]+)\)", text):
         assert (ROOT / path).exists(), path
+
+
+def test_image_builds_of_the_documents_fit_their_definitions():
+    """-f names a file that is there, --build-arg an argument that it has; modules that are run exist."""
+    text = code_blocks("docs/dataflow.md").replace("\\\n", " ")
+    builds = [line for line in text.splitlines() if line.startswith("docker build")]
+    assert len(builds) >= 3
+    for line in builds:
+        definition = (ROOT / re.search(r"-f (\S+)", line)[1]).read_text(encoding="utf-8")
+        for name in re.findall(r"--build-arg (\w+)=", line):
+            assert re.search(rf"^ARG {name}\b", definition, re.M), name
+        for name in re.findall(r"--build-context (\w+)=", line):
+            assert f"AS {name}" in definition
+    for module in re.findall(r"python -m ([\w.]+)", text):
+        assert importlib.import_module(module).main
+    assert "metadata-file=infra/dataflow/metadata.json" in text and (ROOT / "infra/dataflow/metadata.json").exists()
 
 
 def test_every_command_module_says_what_it_does():

@@ -22,7 +22,7 @@ BUCKET = "corpus"
 PAGE = 5  # names on a page of a listing
 
 # What a fault does to a request: see _Handler.serve.
-BEFORE, AFTER, RESET, CUT, SHORT, DAMAGED, SILENT = (
+BEFORE, AFTER, RESET, CUT, SHORT, DAMAGED, SILENT, STALL = (
     "503 before",
     "503 after",
     "reset in the request",
@@ -30,6 +30,7 @@ BEFORE, AFTER, RESET, CUT, SHORT, DAMAGED, SILENT = (
     "answer said to be shorter",
     "damaged bytes",
     "silent",
+    "stalls in the request",
 )
 READ_FAULTS = (BEFORE, CUT, SHORT, DAMAGED, SILENT)
 WRITE_FAULTS = (BEFORE, AFTER, RESET, DAMAGED, SILENT)
@@ -43,7 +44,7 @@ class Cloud:
     emulator: int = 0
     faults: list[tuple[str, str]] = field(default_factory=list)  # (method or "media", fault), used up in order
     rate: float = 0.0  # share of other requests that get a random fault
-    silence: float = 0.5  # seconds
+    silence: float = 1.5  # seconds
     page: int = PAGE
     requests: list[str] = field(default_factory=list)
     injected: list[tuple[str, str]] = field(default_factory=list)
@@ -112,7 +113,12 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == RESET:
             self.rfile.read(length // 2)
             return self.drop()
-        body = self.rfile.read(length)
+        body = self.rfile.read(length // 2)
+        if fault == STALL:
+            time.sleep(cloud.silence)
+        body += self.rfile.read(length - len(body))
+        if len(body) < length:
+            return self.drop()  # who sent it is gone: a service does not take half a body
         if fault == SILENT:
             time.sleep(cloud.silence)
             return self.drop()

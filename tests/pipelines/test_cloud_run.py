@@ -7,6 +7,8 @@ import pytest
 
 from models.errors import InputError
 from pipelines import gcs, storage
+from pipelines.annotate import annotate
+from pipelines.annotators import AnnotateConfig
 from pipelines.beam import RunnerOptions
 from pipelines.curate import CurateConfig, curate
 from pipelines.dataset import Dataset, ShardInfo, ShardReader, write_shard
@@ -41,15 +43,12 @@ def files(root: str) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_a_dataset_on_a_failing_cloud_is_the_one_on_a_disk(cloud, tmp_path):
-    from pipelines.annotate import annotate
-    from pipelines.annotators import AnnotateConfig
-
     storage.write_bytes("gs://corpus/videos/head.mp4", talking_head().read_bytes())
     storage.write_bytes("gs://corpus/videos/deep/tone.mp4", make_video(tmp_path / "tone.mp4").read_bytes())
     storage.write_bytes("gs://corpus/videos/text.mp4", b"a text file")
     storage.write_bytes("gs://corpus/list.txt", b"gs://corpus/videos/deep/tone.mp4\n")
     local = str(tmp_path / "set")
-    for root, rate in ((local, 0.0), (ROOT, 0.08)):
+    for root, rate in ((local, 0.0), (ROOT, 0.12)):
         cloud.rate, cloud.dice = rate, random.Random(7)
         inputs = ("gs://corpus/videos/*.mp4", "gs://corpus/list.txt")
         made = curate(CurateConfig(inputs, root, sources_per_shard=2), HERE)
@@ -61,7 +60,7 @@ def test_a_dataset_on_a_failing_cloud_is_the_one_on_a_disk(cloud, tmp_path):
         # Again: everything is found done.
         assert curate(CurateConfig(inputs, root, sources_per_shard=2), HERE)["clips"] == 1
     cloud.rate = 0.0
-    assert len(cloud.injected) > 10
+    assert len(cloud.injected) >= 8
     assert files(ROOT) == files(local)
     # Nothing half-done is left: no part of an unfinished shard, no temporary name.
     assert not [name for name in storage.list_files(f"{ROOT}/**") if ".tmp-" in name or "/parts/" in name]

@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -26,9 +27,10 @@ def cloud(server, monkeypatch):
     """The front with a clean record, and requests that lose patience soon."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
     monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", server.url)
-    monkeypatch.setattr(gcs, "RETRY_SECONDS", 5.0)
-    monkeypatch.setattr(gcs, "REQUEST_SECONDS", (2.0, 0.3))
+    monkeypatch.setattr(gcs, "RETRY_SECONDS", 60.0)
+    monkeypatch.setattr(gcs, "REQUEST_SECONDS", (10.0, 1.0))
     monkeypatch.setattr(gcs, "UPLOAD_CHUNK", 2**18)
+    monkeypatch.setattr(server, "silence", 1.5)
     server.faults, server.rate, server.page = [], 0.0, clouds.PAGE
     for record in (server.requests, server.injected):
         record.clear()
@@ -164,23 +166,22 @@ def test_a_service_that_stays_away_ends_with_a_clear_error(cloud, monkeypatch):
         cloud.dice = random.Random(0)
 
 
-def test_a_killed_upload_leaves_nothing_to_see(cloud, tmp_path):
-    """The process dies while the body is on its way: no object, and the retry of the next process writes it."""
-    code = (
-        "import os, sys, threading, time\n"
-        "from pipelines import storage, gcs\n"
-        "gcs._readable.__doc__\n"
-        "threading.Timer(0.6, lambda: os._exit(9)).start()\n"
-        f"storage.write_bytes('{ROOT}/big.bin', bytes(3_000_000))\n"
-    )
-    cloud.faults = [("POST", clouds.SILENT)]
-    cloud.silence = 2.0
-    try:
-        done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)}, timeout=60)
-    finally:
-        cloud.silence = 0.5
-    assert done.returncode == 9
+def test_a_killed_upload_leaves_nothing_to_see(cloud, monkeypatch, tmp_path):
+    """The process dies while the body is on its way: no object, and the next process writes it."""
+    path = f"{ROOT}/big.bin"
+    code = f"from pipelines import storage\nstorage.write_bytes('{path}', bytes(8_000_000))"
+    cloud.faults, server_sleeps = [("POST", clouds.STALL)], 2.0
+    monkeypatch.setattr(cloud, "silence", server_sleeps)
+    with subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)}) as writer:
+        deadline = time.monotonic() + 100
+        while not cloud.injected and time.monotonic() < deadline:
+            time.sleep(0.02)
+        writer.kill()
+    assert cloud.injected == [("POST", clouds.STALL)]
+    time.sleep(server_sleeps)
     assert storage.list_files(f"{ROOT}/*") == []
+    storage.write_bytes(path, bytes(8_000_000))
+    assert storage.size(path) == 8_000_000 and cloud.writes == {path: 1}
 
 
 def test_a_copy_is_made_once_though_answers_are_lost(cloud):
@@ -275,7 +276,7 @@ def test_missing_permission_and_credentials_say_what_to_run(cloud, monkeypatch, 
 
 def test_random_faults_lose_nothing(cloud):
     """A tenth of all requests fails in some way; every file arrives, once, and is read back whole."""
-    cloud.rate, cloud.silence = 0.1, 0.4
+    cloud.rate, cloud.silence = 0.1, 0.2
     contents = {f"{ROOT}/r/{n:02d}": some_bytes(n * 997, n) for n in range(30)}
     for path, data in contents.items():
         storage.write_bytes(path, data)
