@@ -5,6 +5,7 @@ boxes, so a long video costs no memory. The second cuts and scales inside ffmpeg
 measured on the clip as it is stored. Sound comes first of all: a source without speech is never decoded.
 """
 
+import bisect
 import hashlib
 import json
 import os
@@ -37,7 +38,7 @@ from pipelines.stages import (
     voice_activity,
 )
 from pipelines.stages.filters import FilterThresholds
-from pipelines.stages.limits import DecodeError, Limits
+from pipelines.stages.limits import DecodeError, Limits, check_size
 
 NEIGHBOURHOOD = 30 * VIDEO_FPS  # how far around a clip, in its shot, a second face counts
 GLIMPSES = 16
@@ -153,6 +154,9 @@ def curate_source(
     try:
         if duplicate_of is not None:
             raise Filtered("input", "duplicate", f"the same bytes as {duplicate_of}")
+        if storage.is_remote(source):
+            with _stage("probe"):
+                check_size(storage.size(source), settings.limits)
         with _stage("probe"), storage.local_copy(source) as path:
             _curate_local(source, path, settings, keep, result)
     except (Filtered, StageFailed) as error:
@@ -286,8 +290,10 @@ def scan_faces(info: video.VideoInfo, settings: Settings) -> Scan:
 def follow_faces(scan: Scan, limits: FilterThresholds) -> list[Followed]:
     """Returns, shot by shot, the stretches in which the shot's main face is followed for at least half a second."""
     out = []
+    searched = sorted(scan.samples)
     for start, end in scan.shots:
-        inside = {index: found for index, found in scan.samples.items() if start <= index < end}
+        within = searched[bisect.bisect_left(searched, start) : bisect.bisect_left(searched, end)]
+        inside = {index: scan.samples[index] for index in within}
         glimpses = {index: frame for index, frame in scan.glimpses.items() if start <= index < end}
         tracks = faces.build_tracks(inside)
         main = faces.main_track(tracks)
@@ -299,7 +305,7 @@ def follow_faces(scan: Scan, limits: FilterThresholds) -> list[Followed]:
             for first, last in faces.track_spans(track):
                 span = (start if first - start < faces.STRIDE else first, min(last, end))
                 if span[1] - span[0] >= VIDEO_FPS // 2:
-                    out.append(Followed(span, track, sorted(inside), others, glimpses, scan.changes))
+                    out.append(Followed(span, track, within, others, glimpses, scan.changes))
     return sorted(out, key=lambda item: item.span)
 
 

@@ -97,6 +97,12 @@ class Limits:
         return int(self.max_megapixels * 1e6)
 
 
+def check_size(size: int, limits: Limits) -> None:
+    """Raises TooLarge for a file of ``size`` bytes that is larger than the limit."""
+    if size > limits.max_gigabytes * 1e9:
+        raise TooLarge(f"{size / 1e9:.1f} GB is more than {limits.max_gigabytes:g} GB")
+
+
 def limits_with(changes: Sequence[str]) -> Limits:
     """Builds limits from NAME=VALUE texts; InputError for an unknown name or a value that is no positive number."""
     types = {field.name: type(field.default) for field in dataclasses.fields(Limits)}

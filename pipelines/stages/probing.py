@@ -39,6 +39,7 @@ _PICTURES = 4
 _FLAGS_PICTURES = {"h264", "mpeg1video", "mpeg2video", "mpeg4", "vc1", "wmv3", "ffv1", "dvvideo"}
 # AVFieldOrder (libavcodec/defs.h) by the field that is shown first; 4 and 5 are stored in the other order.
 _FIELD_ORDERS = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
+_BT709 = 1  # AVCOL_SPC_BT709
 _ANSWER_BYTES = 1 << 16
 
 
@@ -55,6 +56,8 @@ class VideoInfo:
         scan: "progressive"; "interlaced" (the pictures say so, and which field is first); or "tff" / "bff" (only the
             header says so: top / bottom field first).
         pixel_format: ffmpeg's name of it.
+        matrix: "bt709" or "smpte170m", which turns RGB to the picture's luma and chroma (also where the file says
+            neither: ffmpeg then takes the latter).
         bit_rate: of the video stream, bits per second; of the whole file where only that is known, 0 if neither is.
         size: of the file, in bytes.
         started: when the source was probed, on the monotonic clock.
@@ -72,6 +75,7 @@ class VideoInfo:
     square_pixels: bool
     scan: str
     pixel_format: str
+    matrix: str
     bit_rate: int
     size: int
     started: float = 0.0
@@ -105,6 +109,8 @@ def read_header(path: str, limits: Limits) -> dict:
                 raise NoVideoStream("the file has no video stream")
             stream = streams[0]
             context = stream.codec_context
+            if context is None:
+                raise UnreadableVideo("no decoder for the picture")
             if context.width * context.height > limits.pixels:
                 raise TooLarge(f"{context.width}x{context.height} is more than {limits.max_megapixels:g} megapixels")
             context.thread_count = 1
@@ -132,6 +138,7 @@ def read_header(path: str, limits: Limits) -> dict:
                 "square_pixels": aspect == 1,
                 "scan": _scan(context.name, context.field_order, frames),
                 "pixel_format": frame.format.name,
+                "matrix": "bt709" if int(frame.colorspace) == _BT709 else "smpte170m",
                 "bit_rate": int(stream.bit_rate or container.bit_rate or 0),
             }
     except MemoryError as error:
@@ -269,8 +276,11 @@ atexit.register(PROBER.close)
 
 
 def check(info: VideoInfo) -> None:
-    """Holds what a header promises against the limits. Raises TooLong."""
+    """Holds what a header promises against the limits. Raises TooLong or TooLarge."""
     limits = info.limits
+    # As displayed: pixels that are not square can make a small picture huge.
+    if info.width * info.height > limits.pixels:
+        raise TooLarge(f"{info.width}x{info.height} is more than {limits.max_megapixels:g} megapixels")
     if info.longest > limits.max_hours * 3600:
         raise TooLong(f"{info.longest / 3600:.2f} h is more than {limits.max_hours:g} h")
     if info.longest * limits.min_bytes_per_second > info.size:

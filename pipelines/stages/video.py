@@ -22,7 +22,7 @@ import numpy as np
 
 from models.signals import AUDIO_RATE, CROP_SIZE, VIDEO_FPS, audio_samples
 from pipelines.stages import probing, processes
-from pipelines.stages.limits import DecodeTimeout, Limits, TooLarge, TooLong, TruncatedVideo, UnreadableVideo
+from pipelines.stages.limits import DecodeTimeout, Limits, TooLong, TruncatedVideo, UnreadableVideo, check_size
 from pipelines.stages.probing import VideoInfo, input_options, url
 
 # A source may decode to this much less than its header promises before it counts as cut short; more by as much and it
@@ -47,8 +47,7 @@ def probe(path: str, limits: Limits = _DEFAULT_LIMITS) -> VideoInfo:
     size = os.path.getsize(path)
     if size == 0:
         raise UnreadableVideo("the file is empty")
-    if size > limits.max_gigabytes * 1e9:
-        raise TooLarge(f"{size / 1e9:.1f} GB is more than {limits.max_gigabytes:g} GB")
+    check_size(size, limits)
     facts = probing.PROBER.ask(os.path.abspath(path), limits)
     info = VideoInfo(path=path, size=size, started=time.monotonic(), limits=limits, **facts)
     probing.check(info)
@@ -187,9 +186,9 @@ def write_crop(
                 "flags:v": "+bitexact",
                 "flags:a": "+bitexact",
                 "fflags": "+bitexact",
-                "colorspace": "smpte170m",
-                "color_primaries": "smpte170m",
-                "color_trc": "smpte170m",
+                "colorspace": info.matrix,
+                "color_primaries": info.matrix,
+                "color_trc": info.matrix,
                 "color_range": "tv",
             },
         )
@@ -272,7 +271,9 @@ def _cropped(info: VideoInfo, start: int, frames: int, box: tuple[int, int, int]
 
 
 def cut_square(stream, info: VideoInfo, box: tuple[int, int, int]):
-    """Adds to an ffmpeg-python stream of full pictures what cuts ``box`` from them: 256x256, RGB."""
+    """Adds to an ffmpeg-python stream of full pictures what cuts ``box`` from them: 256x256, in the source's colours or
+    RGB.
+    """
     x0, y0, side = box
     if not info.square_pixels:
         stream = stream.filter("scale", info.width, info.height, flags="bicubic").filter("setsar", 1)
@@ -283,24 +284,23 @@ def cut_square(stream, info: VideoInfo, box: tuple[int, int, int]):
     # ffmpeg's crop moves a box that sticks out back inside, and rounds to whole chroma samples, both silently. A box on
     # whole chroma samples (those of `crop.clip_box` are) is cut as it is. Of another, a part that is inside and on
     # whole samples is cut, turned to RGB, and cut exactly. What lies outside is added last.
-    grid = _CHROMA_GRID.get(info.pixel_format)
-    if grid is None or any(edge % grid for edge in (left, top, right - left, bottom - top)):
+    grid, colours = _CHROMA_GRID.get(info.pixel_format), info.pixel_format
+    if grid is None or any(edge % grid for edge in (x0, y0, side, right - left, bottom - top)):
         margin = 8
         outer_x, outer_y = max(0, left - margin) // 2 * 2, max(0, top - margin) // 2 * 2
         outer_right, outer_bottom = min(info.width, right + margin), min(info.height, bottom + margin)
         outer_right += (outer_right - outer_x) % 2 and outer_right < info.width
         outer_bottom += (outer_bottom - outer_y) % 2 and outer_bottom < info.height
         stream = stream.filter("crop", outer_right - outer_x, outer_bottom - outer_y, outer_x, outer_y, exact=1)
-        stream = stream.filter("format", "rgb24")
-        stream = stream.filter("crop", right - left, bottom - top, left - outer_x, top - outer_y, exact=1)
-    else:
-        stream = stream.filter("crop", right - left, bottom - top, left, top, exact=1)
+        stream, colours = stream.filter("format", "rgb24"), "rgb24"
+        left, top, right, bottom = left - outer_x, top - outer_y, right - outer_x, bottom - outer_y
+        x0, y0 = x0 - outer_x, y0 - outer_y
+    stream = stream.filter("crop", right - left, bottom - top, left, top, exact=1)
     if (right - left, bottom - top) != (side, side):
-        stream = stream.filter("format", "rgb24")
         stream = stream.filter("pad", side, side, left - x0, top - y0, color="black")
     flags = "area" if side > 2 * CROP_SIZE else "bicubic"
-    stream = stream.filter("scale", CROP_SIZE, CROP_SIZE, flags=f"{flags}+accurate_rnd")
-    return stream.filter("format", "rgb24").filter("setsar", 1)
+    stream = stream.filter("scale", CROP_SIZE, CROP_SIZE, flags=f"{flags}+accurate_rnd").filter("setsar", 1)
+    return stream.filter("format", colours)
 
 
 def _options(info: VideoInfo, second: int = 0) -> dict:

@@ -20,7 +20,11 @@ def all_frames(info):
     """Every picture at its displayed size, by the plainest graph."""
     graph = video._clock(video._whole(video._input(info), info))
     if not info.square_pixels:
-        graph = graph.filter("scale", info.width, info.height, flags="bicubic").filter("setsar", 1)
+        graph = (
+            graph.filter("scale", info.width, info.height, flags="bicubic")
+            .filter("setsar", 1)
+            .filter("format", info.pixel_format)
+        )
     size = info.width * info.height * 3
     frames = video._run_raw(graph.filter("format", "rgb24"), size, info, pix_fmt="rgb24")
     return np.stack([np.frombuffer(data, np.uint8) for data in frames]).reshape(-1, info.height, info.width, 3)

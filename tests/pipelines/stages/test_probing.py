@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import struct
 import subprocess
@@ -7,7 +8,7 @@ import time
 import pytest
 
 from pipelines.stages import probing, video
-from pipelines.stages.limits import DecodeTimeout, Limits, MediaError, ProbeCrashed, TooLong
+from pipelines.stages.limits import DecodeTimeout, Limits, MediaError, ProbeCrashed, TooLarge, TooLong, TooManyStreams
 from tests.pipelines.media import PICTURE, ffmpeg, make_video
 
 
@@ -85,6 +86,32 @@ def test_a_header_that_cannot_be_true(tmp_path):
         path.write_bytes(data)
         with pytest.raises(TooLong, match=error):
             video.probe(str(path))
+
+
+@pytest.mark.parametrize(
+    ("limits", "error"),
+    [
+        (Limits(max_hours=1 / 3600), TooLong),
+        (Limits(max_megapixels=0.05), TooLarge),
+        (Limits(max_gigabytes=1e-5), TooLarge),
+        (Limits(max_streams=1), TooManyStreams),
+    ],
+)
+def test_each_limit_has_its_error(sample, limits, error):
+    with pytest.raises(error):
+        video.probe(str(sample), limits)
+
+
+def test_oblong_pixels_count_as_they_are_shown(tmp_path):
+    wide = make_video(tmp_path / "wide.mp4", "testsrc2=size=64x64:rate=30:duration=0.2", None, "-vf", "setsar=20")
+    with pytest.raises(TooLarge, match="1280x64 is more than 0.05 megapixels"):
+        video.probe(str(wide), Limits(max_megapixels=0.05))
+
+
+def test_time_that_is_used_up(sample):
+    info = dataclasses.replace(video.probe(str(sample)), started=0.0, limits=Limits(max_minutes=1e-9))
+    with pytest.raises(DecodeTimeout):
+        video.decode_audio(info)
 
 
 def test_a_helper_ends_with_its_worker(sample):
