@@ -7,8 +7,11 @@
     claims/ deaths/               items being worked on, and those whose worker died (pipelines/failures.py)
     inputs/                       what the shards of annotate and tokenize are made from (pipelines/column_shard.py)
     scratch/                      temporary files of workers
+    curate: sources.parquet       what listing and hashing found (pipelines/sources.py)
+    curate: plan.json             the fingerprint that the shards here are of
+    curate: kept/                 what an earlier layout of shards can still give (pipelines/reuse.py)
 
-All but the ledger and the markers is gone once the job has ended well.
+All but the ledger, the markers, sources.parquet and plan.json is gone once the job has ended well.
 """
 
 import hashlib
