@@ -13,7 +13,19 @@ import time
 from collections import defaultdict
 
 from pipelines import storage
-from pipelines.stages import crop, curation, faces, filters, landmarks, shots, video, voice_activity
+from pipelines.stages import (
+    compression_scores,
+    crop,
+    curation,
+    faces,
+    fingerprints,
+    landmarks,
+    picture_scores,
+    shots,
+    sound_scores,
+    video,
+    voice_activity,
+)
 
 STAGES = [
     (video, "probe", "probe"),
@@ -25,10 +37,15 @@ STAGES = [
     (faces, "detect_faces", "first pass: faces"),
     (faces, "find_any_face", "faces from any side"),
     (landmarks, "find_landmarks", "landmarks"),
-    (crop, "clip_box", "box of the clip"),
+    (crop, "head_boxes", "box of the clip"),
     (video, "write_crop", "crop and encode"),
     (video, "decode_clip", "read the clip back"),
-    (filters, "decide", "decide"),
+    (picture_scores, "picture_scores", "scores of the picture"),
+    (picture_scores, "text_share", "scores of the picture"),
+    (compression_scores, "compression_scores", "scores of the compression"),
+    (sound_scores, "sound_scores", "scores of the sound"),
+    (sound_scores, "sync_scores", "scores of the sound"),
+    (fingerprints, "fingerprints", "fingerprints"),
 ]
 
 
@@ -81,7 +98,7 @@ def main() -> None:
     for label, value in sorted(spent.items(), key=lambda item: -item[1]):
         print(f"{value:8.1f} s  {100 * value / used:5.1f} %  {label}")
     rest = used - sum(spent.values())
-    print(f"{rest:8.1f} s  {100 * rest / used:5.1f} %  all else: imports, scores, records")
+    print(f"{rest:8.1f} s  {100 * rest / used:5.1f} %  all else: imports, other scores, records")
     cropped = sum(frames) / 30
     print(
         f"{used:.1f} processor seconds ({time.perf_counter() - wall:.1f} s) for {seconds:.1f} s of "
