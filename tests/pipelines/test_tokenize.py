@@ -14,12 +14,9 @@ from pipelines.dataset import (
     ROW_FIELDS,
     Dataset,
     heldout_sources,
-    shard_name,
-    update_manifest,
-    write_shard,
 )
 from tests.pipelines.painted import FRAMES, make_dataset
-from tests.pipelines.rows import producer, row
+from tests.pipelines.rows import row, write_column
 
 IN_PROCESS = RunnerOptions("in-process", 1)
 
@@ -53,12 +50,14 @@ def world(tmp_path, monkeypatch):
     values = {
         "shape": lambda: {"shape": rng.normal(size=5).astype(np.float32)},
         "expression": lambda: {"expression": rng.normal(size=(FRAMES, 7)).astype(np.float32)},
-        "pose": lambda: {"pose": rng.normal(size=(FRAMES, 6)).astype(np.float32)},
+        "pose": lambda: {
+            "pose": rng.normal(size=(FRAMES, 6)).astype(np.float32),
+            "reprojection_error": np.ones(FRAMES, np.float32),
+        },
     }
     for column, make in values.items():
         rows = [row(f"clip{i}", column, source=i, **make()) for i in range(3)]
-        shard = write_shard(dataset.root, shard_name(column, 0, 1), rows)
-        update_manifest(dataset.root, {column: ([shard], producer(column))})
+        write_column(dataset.root, column, rows)
     models = tmp_path / "models"
     for name in job.TOKENIZERS:
         (models / name).mkdir(parents=True)
