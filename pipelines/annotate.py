@@ -291,6 +291,9 @@ examples:
   archon annotate --dataset gs://bucket/dataset --runner dataflow --beam-arg=--project=P \\
     --accelerator 'type:nvidia-l4;count:1;install-nvidia-driver' --beam-arg=--experiments=no_use_multiple_sdk_containers
 
+Run again after `archon curate` has added clips or changed shards, it makes the rows of the new clips only.
+Beside each column's shard lies a table of its figures, scores/COLUMN-*.parquet (docs/schema.md).
+
 A model is loaded once a worker process. Dataflow starts a process for every core, and each would load its own copy:
 with an accelerator, --beam-arg=--experiments=no_use_multiple_sdk_containers gives one process a machine, whose threads
 share one copy and take turns with it.

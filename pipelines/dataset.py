@@ -88,7 +88,7 @@ COLUMN_FIELDS: dict[str, tuple[str, ...]] = {
         "description",
         "script",
         "tokenizers",
-        "split",
+        "split",  # "train" or "heldout" (heldout_sources): the one field that follows from all sources
     ),
 }
 # The columns of the table of failures (failures/*.parquet), all text: one row for each annotator and clip that failed.

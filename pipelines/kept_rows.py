@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from models.errors import InputError
 from pipelines import storage
@@ -56,11 +57,11 @@ def set_aside(
         return
     by_name, folder = {f"{task}.json": task for task in tasks}, uuid.uuid4().hex
 
-    def look(name: str) -> tuple[str, list[dict]] | None:
-        """A shard's rows, now in ``folder``; None if the shard stays."""
-        marker = _read_json(state_path(root, job, label, name))
+    def look(name: str) -> tuple[str, Any] | None:
+        """A shard's rows for the index, now in ``folder`` (None if nothing of it can be used); None if it stays."""
+        marker = _read_marker(state_path(root, job, label, name))
         if marker is None:
-            return name, []
+            return name, None
         failed = retry and marker["summary"]["failed"]
         if name in by_name and marker["fingerprint"] == step.mark(by_name[name]) and not failed:
             return None
@@ -69,16 +70,17 @@ def set_aside(
     names = storage.list_names(state_path(root, job, label))
     gone = [found for found in storage.map_requests(root, look, names) if found is not None]
     _sort_parts(root, job, label, len(columns), moves=not same, retry=retry)
-    rows = [row for _, found in gone for row in found]
-    _write_index(_kept(root, job, label, "rows.parquet"), rows, retry)
+    if retry:
+        _drop_failed_shards(root, job, label)
+    _write_index(_kept(root, job, label, "rows.parquet"), [rows for _, rows in gone if rows is not None], retry)
     ledger.forget(label, [int(name.split("-of-")[0]) for name, _ in gone if name in by_name])
     ledger.write()
     for name, _ in gone:
         storage.remove(state_path(root, job, label, name))
 
 
-def _read_json(path: str) -> dict | None:
-    """A marker; None if it is not one."""
+def _read_marker(path: str) -> dict | None:
+    """None if there is none, or it is not one."""
     try:
         value = json.loads(storage.read_bytes(path))
         return value if {"fingerprint", "files", "summary"} <= set(value) else None
@@ -86,11 +88,12 @@ def _read_json(path: str) -> dict | None:
         return None
 
 
-def _keep_shard(root, job, label, columns, folder: str, shard: str, marker: dict, whole: bool) -> list[dict]:
-    """Gives a shard's files a second name below ``folder`` and returns its rows for the index; none if a file is gone.
+def _keep_shard(root, job, label, columns, folder: str, shard: str, marker: dict, whole: bool):
+    """Gives a shard's files a second name below ``folder`` and returns its rows as a table for the index.
 
-    ``whole``: the shard may also be taken as it is.
+    None if a file is gone. ``whole``: the shard may also be taken as it is.
     """
+    import pyarrow as pa
     import pyarrow.parquet
 
     infos = [ShardInfo(**info) for info in marker["files"]]
@@ -98,7 +101,7 @@ def _keep_shard(root, job, label, columns, folder: str, shard: str, marker: dict
         try:
             storage.check(storage.join(root, info.path), info.size, info.sha256)
         except InputError:
-            return []
+            return None
     for info in infos:
         storage.copy(storage.join(root, info.path), _kept(root, job, label, folder, info.path))
     write_json(_kept(root, job, label, folder, shard), marker)
@@ -107,13 +110,22 @@ def _keep_shard(root, job, label, columns, folder: str, shard: str, marker: dict
         write_json(_kept(root, job, label, "shards", marker["fingerprint"]), place)
     name = scores_name(columns[0], shard)
     if name not in {info.path for info in infos}:
-        return []
+        return None
     data = io.BytesIO(storage.read_bytes(storage.join(root, name)))
     table = pyarrow.parquet.read_table(data, columns=["made_from", "error"])
-    return [
-        {"key": row["made_from"], "folder": folder, "shard": shard, "row": index, "failed": row["error"] is not None}
-        for index, row in enumerate(table.to_pylist())
-    ]
+    count = len(table)
+    values = table["made_from"], [folder] * count, [shard] * count, range(count), table["error"].is_valid()
+    return pa.table(dict(zip(_index_schema().names, values, strict=True))).cast(_index_schema())
+
+
+def _drop_failed_shards(root: str, job: str, label: str) -> None:
+    """Lets no shard be taken whole that has failed rows."""
+    for mark in storage.list_names(_kept(root, job, label, "shards")):
+        path = _kept(root, job, label, "shards", mark)
+        place = json.loads(storage.read_bytes(path))
+        marker = _read_marker(_kept(root, job, label, place["folder"], place["shard"]))
+        if marker is None or marker["summary"]["failed"]:
+            storage.remove(path)
 
 
 def _sort_parts(root: str, job: str, label: str, columns: int, moves: bool, retry: bool) -> None:
@@ -141,16 +153,15 @@ def _index_schema():
     )
 
 
-def _write_index(path: str, rows: list[dict], retry: bool) -> None:
+def _write_index(path: str, tables: list, retry: bool) -> None:
+    """Adds rows to the index."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet
 
-    tables = [pa.Table.from_pylist(rows, schema=_index_schema())]
     before = read_index(path)
-    if before is not None:
-        tables.insert(0, before)
-    table = pa.concat_tables(tables).unify_dictionaries()
+    tables = [_index_schema().empty_table(), *([] if before is None else [before]), *tables]
+    table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
     if retry:
         table = table.filter(pc.invert(table["failed"]))
     if len(table):

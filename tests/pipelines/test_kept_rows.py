@@ -1,4 +1,4 @@
-"""Clips or their shards change: exactly the rows that are not there yet are made, the bytes are those of a fresh run."""
+"""Clips or their shards change: exactly the rows that are not there yet are made, and the bytes are a fresh run's."""
 
 import json
 import shutil
@@ -144,6 +144,20 @@ def test_a_row_that_failed_moves_with_its_reason_and_is_made_again_on_demand(tmp
     run(lay_out(root, records), retry_failed=True)
     assert calls == {"script": ["clip1"]}
     assert content(root) == fresh(tmp_path / "good", records)
+
+
+def test_a_retry_takes_no_failed_row_that_an_earlier_run_set_aside(tmp_path, records, calls, monkeypatch):
+    root = lay_out(tmp_path / "stopped", records[:2], records[2:4])
+    run(root)
+    lay_out(root, records[2:4], records[:2])
+    with monkeypatch.context() as patch:
+        patch.setattr(column_shard, "take_whole", None)
+        with pytest.raises(Exception, match="not callable"):
+            run(root)
+    BROKEN.clear()
+    calls.clear()
+    run(root, retry_failed=True)
+    assert calls == {"script": ["clip1"]} and content(root) == fresh(tmp_path / "good", records[2:4], records[:2])
 
 
 def test_another_producer_or_another_clip_makes_its_rows_again(tmp_path, records, calls, monkeypatch):
