@@ -144,7 +144,7 @@ def make_shard(work: ColumnWork, task: ShardTask, function: BatchFunction) -> St
         InputError: a shard that is read is missing, damaged or not aligned with the clips.
         TooManyFailures: the job is to stop.
     """
-    whole = take_whole(work.root, work.job, work.label, work.mark(task), task)
+    whole = take_whole(work.root, work.job, work.label, work.columns, work.mark(task), task)
     if whole is not None:
         return whole
     readers = _readers(work, task)

@@ -16,6 +16,7 @@ import functools
 import io
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -31,9 +32,27 @@ from pipelines.ledger import Ledger
 from pipelines.parts import open_part
 from pipelines.state import state_path
 
+_SHARD = re.compile(r"\d{5,}-of-\d{5,}")
+
 
 def _kept(root: str, job: str, label: str, *names: str) -> str:
     return state_path(root, job, "kept", label, *names)
+
+
+def _files(marker: dict, label: str, columns: Sequence[str], shard: str) -> list[ShardInfo]:
+    """The files that a marker lists. InputError unless all are files of this step and shard.
+
+    A marker comes with the dataset, perhaps from elsewhere, and what it lists is copied.
+    """
+    try:
+        infos = [ShardInfo(**info) for info in marker["files"]]
+    except TypeError:
+        raise InputError(f"the marker of {label} {shard[:80]!r} does not list files") from None
+    own = {f"{column}/{column}-{shard}.array_record" for column in columns}
+    own |= {scores_name(column, shard) for column in columns} | {f"failures/{label}-{shard}.parquet"}
+    if not _SHARD.fullmatch(shard) or not {info.path for info in infos} <= own:
+        raise InputError(f"the marker of {label} {shard[:80]!r} lists files that are not its own")
+    return infos
 
 
 # --- The driver sets aside ---
@@ -96,12 +115,12 @@ def _keep_shard(root, job, label, columns, folder: str, shard: str, marker: dict
     import pyarrow as pa
     import pyarrow.parquet
 
-    infos = [ShardInfo(**info) for info in marker["files"]]
-    for info in infos:
-        try:
+    try:
+        infos = _files(marker, label, columns, shard)
+        for info in infos:
             storage.check(storage.join(root, info.path), info.size, info.sha256)
-        except InputError:
-            return None
+    except InputError:
+        return None
     for info in infos:
         storage.copy(storage.join(root, info.path), _kept(root, job, label, folder, info.path))
     write_json(_kept(root, job, label, folder, shard), marker)
@@ -203,13 +222,15 @@ def _read_index(path: str):
     return pyarrow.parquet.read_table(data, read_dictionary=["folder", "shard"]).cast(_index_schema())
 
 
-def take_whole(root: str, job: str, label: str, mark: str, task: ShardTask) -> StepResult | None:
+def take_whole(
+    root: str, job: str, label: str, columns: Sequence[str], mark: str, task: ShardTask
+) -> StepResult | None:
     """Publishes a shard that was set aside as this one, if one was that is made from the same; else None."""
     try:
         place = json.loads(storage.read_bytes(_kept(root, job, label, "shards", mark)))
         folder = _kept(root, job, label, place["folder"])
         marker = json.loads(storage.read_bytes(storage.join(folder, place["shard"])))
-        infos = [ShardInfo(**info) for info in marker["files"]]
+        infos = _files(marker, label, columns, place["shard"])
         for info in infos:
             storage.check(storage.join(folder, info.path), info.size, info.sha256)
     except (FileNotFoundError, InputError):
@@ -259,7 +280,7 @@ def _open_shard(folder: str, shard: str, label: str, columns: Sequence[str]) -> 
 
     try:
         marker = json.loads(storage.read_bytes(storage.join(folder, shard)))
-        infos = {info["path"]: ShardInfo(**info) for info in marker["files"]}
+        infos = {info.path: info for info in _files(marker, label, columns, shard)}
         readers = {}
         for column in columns:
             info = infos[f"{column}/{column}-{shard}.array_record"]

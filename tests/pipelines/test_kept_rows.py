@@ -160,6 +160,20 @@ def test_a_retry_takes_no_failed_row_that_an_earlier_run_set_aside(tmp_path, rec
     assert calls == {"script": ["clip1"]} and content(root) == fresh(tmp_path / "good", records[2:4], records[:2])
 
 
+def test_a_marker_cannot_have_other_files_copied(tmp_path, records, calls):
+    root = lay_out(tmp_path / "set", records[:2])
+    run(root)
+    (tmp_path / "secret").write_text("0123")
+    path = Path(root, "_state", "annotate", "speech", "00000-of-00001.json")
+    marker = json.loads(path.read_text())
+    marker["files"].append({"path": "../secret", "count": 0, "size": 4, "sha256": "0" * 64})
+    path.write_text(json.dumps(marker))
+    calls.clear()
+    run(lay_out(root, records[:1], records[1:2]))
+    assert calls == {"speech": ["clip0", "clip1"]}  # nothing of that shard is trusted
+    assert not [path for path in tmp_path.rglob("secret") if path.parent != tmp_path]
+
+
 def test_another_producer_or_another_clip_makes_its_rows_again(tmp_path, records, calls, monkeypatch):
     root = lay_out(tmp_path / "changed", records[:2], records[2:4])
     run(root)
