@@ -138,15 +138,21 @@ def _end_session(leader: int) -> None:
 
 
 @functools.lru_cache(maxsize=8)
-def die_with(pid: int) -> None:
-    """From now on this process ends when process ``pid`` does, however that ends."""
-    if sys.platform == "linux":
+def die_with(pid: int, group: bool = False) -> None:
+    """From now on this process ends when process ``pid`` does, however that ends.
+
+    ``group``: and its process group with it. A worker that is still starting has not called this yet, and Beam's code
+    in it would wait for ever for a runner that is gone.
+    """
+    if sys.platform == "linux" and not group:
         # The kernel does it at once if that process is our parent; the thread below covers what is not.
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
     def watch() -> None:
         while process_runs(pid):
             time.sleep(0.2)
+        if group:
+            os.killpg(0, signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -155,7 +161,7 @@ def die_with(pid: int) -> None:
 def main(send: int) -> None:
     """Runs the work that standard input tells; writes an error to the pipe ``send``."""
     work: Work = pickle.loads(sys.stdin.buffer.read())
-    die_with(work.driver)
+    die_with(work.driver, group=True)
 
     def thread_failed(args) -> None:
         # The thread that waits for a worker process raises if that did not end by itself.

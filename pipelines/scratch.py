@@ -15,7 +15,9 @@ def scratch_folder(root: str, job: str) -> str:
     """Returns the local folder: beside the dataset if that is local, else in the machine's folder for such files."""
     if not storage.is_remote(root):
         return os.path.abspath(state_path(os.path.expanduser(root), job, "scratch"))
-    return os.path.join(tempfile.gettempdir(), f"archon-{os.getuid()}-{safe_name(f'{root} {job}')}")
+    # The same bucket of another service is another dataset, whose job must not remove the files of this one.
+    service = os.environ.get("STORAGE_EMULATOR_HOST", "")
+    return os.path.join(tempfile.gettempdir(), f"archon-{os.getuid()}-{safe_name(f'{service} {root} {job}')}")
 
 
 @contextmanager

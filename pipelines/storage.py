@@ -185,7 +185,9 @@ def local_copy(path: str | os.PathLike) -> Iterator[str]:
         gcs.download(str(path), temporary)
         yield temporary
     finally:
-        os.remove(temporary)
+        # What was read is read: that the copy is gone already must not make a failure of it.
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
 
 
 @contextmanager

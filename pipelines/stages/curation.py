@@ -80,6 +80,10 @@ class Filtered(Exception):
         self.stage, self.reason, self.detail = stage, reason, detail
 
 
+class NotStored(Exception):
+    """A kept clip could not be stored (a full disk): no fault of the source. The cause is chained."""
+
+
 class StageFailed(Exception):
     """An error in a stage, with the stage's name; the cause is chained."""
 
@@ -92,7 +96,7 @@ class StageFailed(Exception):
 def _stage(name: str) -> Iterator[None]:
     try:
         yield
-    except (Filtered, StageFailed, InputError):
+    except (Filtered, StageFailed, NotStored, InputError):
         raise
     except Exception as error:
         raise StageFailed(name, error) from error
@@ -148,7 +152,11 @@ def curate_source(
     """Makes the clips of one source (a local path or gs:// URI). Never raises for what is wrong with the source.
 
     ``keep`` is called with each kept clip's record as it is made, so that no more than one is in memory. A source
-    without clips has exactly one reject row for the whole source. InputError (a wrong setting) is raised.
+    without clips has exactly one reject row for the whole source.
+
+    Raises:
+        InputError: a wrong setting.
+        NotStored: ``keep`` raised; the source is not at fault and its result not known.
     """
     result, path = SourceResult(), ""
     try:
@@ -215,7 +223,8 @@ def _curate_local(source: str, path: str, settings: Settings, keep, result: Sour
         span = segments.on_grid(piece)
         identity = clip_id(digest, *span)
         try:
-            _make_clip(source, digest, info, face, span, audio, speech, settings, keep, result)
+            with _stage("crop"):
+                _make_clip(source, digest, info, face, span, audio, speech, settings, keep, result)
         except (Filtered, StageFailed) as error:
             result.rejects.append(_error_row(source, error, span, identity, path))
 
@@ -353,14 +362,16 @@ def _make_clip(
     try:
         record = _clip_record(info, face, span, audio, speech, settings, scores, labels)
         fields = dict(clip_id=identity, source_sha256=digest, start_frame=span[0], end_frame=span[1])
-        keep(
-            {
-                **row_fields({**fields, "box": record.pop("box")}, settings.made_by),
-                "source": source,
-                **record,
-                "scores": json.dumps(_rounded(scores), sort_keys=True),
-            }
-        )
+        clip = {
+            **row_fields({**fields, "box": record.pop("box")}, settings.made_by),
+            "source": source,
+            **record,
+            "scores": json.dumps(_rounded(scores), sort_keys=True),
+        }
+        try:
+            keep(clip)
+        except Exception as error:
+            raise NotStored(f"{source}: clip {identity} could not be stored: {error}") from error
         result.clips, kept = result.clips + 1, True
     finally:
         result.quality.append(quality_row(source, identity, span, scores, labels, kept))

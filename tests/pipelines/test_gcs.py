@@ -65,6 +65,8 @@ def test_what_was_written_is_read_in_one_request_each(cloud, tmp_path):
     with storage.local_copy(path) as local:
         assert open(local, "rb").read() == some_bytes(3000)
     assert not os.path.exists(local)
+    with storage.local_copy(path) as local:
+        os.remove(local)
     for call in (storage.read_bytes, storage.size):
         with pytest.raises(FileNotFoundError, match="set/none"):
             call(f"{ROOT}/none")

@@ -7,7 +7,7 @@ from models.signals import audio_samples, grid_frames
 from pipelines.dataset import COLUMN_FIELDS, ROW_FIELDS
 from pipelines.records import decode_record, encode_record
 from pipelines.stages import curation, video
-from pipelines.stages.curation import Settings, curate_source
+from pipelines.stages.curation import NotStored, Settings, curate_source
 from pipelines.stages.filters import LABELS, SCORES, FilterThresholds
 from tests.pipelines.media import ffmpeg, make_video, talking_head
 
@@ -203,6 +203,22 @@ def test_an_error_in_one_stage_is_a_row_not_a_crash(monkeypatch):
     # What was measured before the error is kept.
     (row,) = result.quality
     assert not row["kept"] and row["speech"] > 0.5 and row["head_speed"] > 0 and row["blur"] is None
+
+
+def test_a_full_disk_is_not_the_source_s_fault():
+    def full(record):
+        raise OSError("no space left")
+
+    with pytest.raises(NotStored, match="could not be stored: no space left"):
+        curate_source(str(talking_head()), Settings(), full)
+
+
+def test_an_error_outside_every_stage_costs_one_segment(monkeypatch):
+    """Another segment's clip may be kept already, so it cannot be a failure of the whole source."""
+    monkeypatch.setattr(curation, "row_fields", lambda *_: 1 / 0)
+    result, clips = curated(talking_head())
+    assert whole((result, clips)) == ("crop", "failed", "ZeroDivisionError")
+    assert [row["clip_id"] for row in result.rejects] == [result.quality[0]["clip_id"], None]
 
 
 def test_duplicates_are_named():
