@@ -2,8 +2,9 @@
 
 A shard of clips flows through steps; each step reads the shard's clips (and the columns that it builds on) and writes
 its own columns' shards in the same row order (pipelines/column_shard.py). A clip on which an annotator fails keeps its
-row with the error in it. A column is made again when what made it changes, and only then: the clips, the backend, its
-code, its configuration or its weights, or those of a column that it builds on.
+row with the error in it. A clip's row of a column is made again when what made it changes, and only then: the clip, the
+backend, its code, its configuration or its weights, or the row of a column that it builds on. When clips are added, or
+cut into other shards, the rows of the others are used again.
 """
 
 import argparse
@@ -34,11 +35,13 @@ from pipelines.beam import (
     runner_options,
 )
 from pipelines.books import books_for_manifest, sum_books
-from pipelines.column_shard import ColumnWork, make_shard, run_columns, write_inputs
+from pipelines.column_scores import scores_code
+from pipelines.column_shard import ColumnWork, make_shard, remove_others, run_columns, write_inputs
 from pipelines.dataset import ANNOTATIONS, Dataset, update_manifest
 from pipelines.face_model import add_face_model_arguments, face_model_files
 from pipelines.failures import Failures, failure_limit
 from pipelines.keyed import BatchFunction, Fields, Keyed, one_by_one
+from pipelines.manifest import SCORES
 from pipelines.stages.gemini import KEY_VARIABLE, GeminiConfig, GeminiService
 from pipelines.stages.spending import spending_line, total_spent
 
@@ -125,7 +128,7 @@ def annotate(config: AnnotateConfig, runner: RunnerOptions | None = None) -> dic
     works = [(item.work, _step(config, item)) for item in plan]
     markers = run_columns(JOB, works, [ShardTask(index, len(clips)) for index in range(len(clips))], runner)
 
-    columns, summary, facts, all_books = {}, {}, {}, {}
+    columns, scores, summary, facts, all_books = {}, {}, {}, {}, {}
     for item in plan:
         name, made = item.annotator.name, markers[item.annotator.name]
         books = sum_books(f"{JOB} {name}", "clips", (marker["summary"]["books"] for marker in made), count)
@@ -139,6 +142,7 @@ def annotate(config: AnnotateConfig, runner: RunnerOptions | None = None) -> dic
             print(f"annotate: {text}", flush=True)
         for column in item.annotator.columns:
             infos = [info for info in marker_files(made) if info.path.startswith(f"{column}/")]
+            scores[column] = [info for info in marker_files(made) if info.path.startswith(f"{SCORES}/{column}-")]
             producer = item.made_by[column]
             paid = {"spent": spent} if spent else {}
             columns[column] = (infos, {"job": JOB, **producer, "made_by": _of_column(item, column), **paid})
@@ -152,7 +156,9 @@ def annotate(config: AnnotateConfig, runner: RunnerOptions | None = None) -> dic
             }
         all_books[books.job] = books.as_dict()
         facts.update(books_for_manifest(config.dataset, books))
-    update_manifest(config.dataset, columns, books={**facts, **all_books})
+    update_manifest(config.dataset, columns, scores, books={**facts, **all_books})
+    for item in plan:
+        remove_others(config.dataset, item.work, marker_files(markers[item.annotator.name]))
     return {
         "clips": count,
         "columns": summary,
@@ -171,7 +177,7 @@ def plan_columns(config: AnnotateConfig, dataset: Dataset, runner: RunnerOptions
     clips = dataset.shard_infos("clips")
     made_by = {"clips": provenance.from_manifest(config.dataset, manifest, "clips")}
     made_here: set[str] = set()
-    plan = []
+    plan, marks = [], {}
     for annotator in ANNOTATORS:
         backend = annotator.backend(backends[annotator.name])
         if annotator.name not in wanted:
@@ -185,6 +191,8 @@ def plan_columns(config: AnnotateConfig, dataset: Dataset, runner: RunnerOptions
         producer = producer_of(backend, config)
         upstream = {column: made_by[column] for column in ("clips", *backend.requires)}
         made = provenance.made_by(annotator.columns, producer, upstream.values())
+        tables = scores_code(annotator.columns)
+        marks[annotator.name] = [fingerprint(annotator.name, made, tables, info.sha256) for info in clips]
         work = ColumnWork(
             config.dataset,
             JOB,
@@ -192,7 +200,7 @@ def plan_columns(config: AnnotateConfig, dataset: Dataset, runner: RunnerOptions
             annotator.columns,
             backend.requires,
             producer,
-            fingerprint(annotator.name, made, [info.sha256 for info in clips]),
+            fingerprint(marks[annotator.name]),
             Failures(config.dataset, JOB, ""),
             "",
             backend.batch,
@@ -211,7 +219,7 @@ def plan_columns(config: AnnotateConfig, dataset: Dataset, runner: RunnerOptions
     )
     read = {column for item in plan for column in item.backend.requires} - made_here
     inputs = write_inputs(
-        config.dataset, JOB, {column: dataset.shard_infos(column) for column in ("clips", *sorted(read))}
+        config.dataset, JOB, {column: dataset.shard_infos(column) for column in ("clips", *sorted(read))}, marks
     )
     return [replace(item, work=replace(item.work, failures=failures, inputs=inputs)) for item in plan]
 
@@ -249,7 +257,7 @@ def _step(config: AnnotateConfig, item: Planned) -> Step:
     hints = item.backend.hints
     if item.backend.gpu and config.accelerator:
         hints = replace(hints, accelerator=config.accelerator)
-    return Step(item.annotator.name, AnnotateShard(config, item.work), item.work.fingerprint, hints)
+    return Step(item.annotator.name, AnnotateShard(config, item.work), item.work.fingerprint, hints, item.work.mark)
 
 
 def _backend_pair(text: str) -> tuple[str, str]:
@@ -282,6 +290,9 @@ examples:
   archon annotate --dataset dataset --retry-failed --max-failures 0.05
   archon annotate --dataset gs://bucket/dataset --runner dataflow --beam-arg=--project=P \\
     --accelerator 'type:nvidia-l4;count:1;install-nvidia-driver' --beam-arg=--experiments=no_use_multiple_sdk_containers
+
+Run again after `archon curate` has added clips or changed shards, it makes the rows of the new clips only.
+Beside each column's shard lies a table of its figures, scores/COLUMN-*.parquet (docs/schema.md).
 
 A model is loaded once a worker process. Dataflow starts a process for every core, and each would load its own copy:
 with an accelerator, --beam-arg=--experiments=no_use_multiple_sdk_containers gives one process a machine, whose threads

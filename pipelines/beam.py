@@ -100,13 +100,20 @@ class Hints:
 class Step:
     """One transform.
 
-    ``function`` makes a shard's files. The fingerprint says what made them; when it changes, they are made again.
+    ``function`` makes a shard's files. The fingerprint says what made them; when it changes, they are made again. Where
+    a shard does not depend on all that the fingerprint counts, ``of_shard`` says what it does depend on: then the
+    fingerprint is that of all shards together, and a shard whose own mark stays is left alone.
     """
 
     label: str
     function: Callable[[ShardTask], StepResult]
     fingerprint: str
     hints: Hints = field(default_factory=Hints)
+    of_shard: Callable[[ShardTask], str] | None = None
+
+    def mark(self, task: ShardTask) -> str:
+        """What a shard's marker says that it was made from."""
+        return self.fingerprint if self.of_shard is None else self.of_shard(task)
 
 
 def fingerprint(*parts) -> str:
@@ -161,10 +168,10 @@ def marker_path(root: str, job: str, label: str, task: ShardTask) -> str:
 
 
 def read_marker(root: str, job: str, step: Step, task: ShardTask) -> dict | None:
-    """Returns the marker if the step has done this shard with this fingerprint and its files are there in full."""
+    """Returns the marker if the step has done this shard as it would now and its files are there in full."""
     try:
         marker = json.loads(storage.read_bytes(marker_path(root, job, step.label, task)))
-        if marker["fingerprint"] != step.fingerprint:
+        if marker["fingerprint"] != step.mark(task):
             return None
         whole = all(storage.size(storage.join(root, info["path"])) == info["size"] for info in marker["files"])
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
@@ -178,7 +185,7 @@ def run_step(root: str, job: str, step: Step, task: ShardTask) -> ShardTask:
         start, spent = time.monotonic(), sum(os.times()[:4])
         result = step.function(task)
         marker = {
-            "fingerprint": step.fingerprint,
+            "fingerprint": step.mark(task),
             "files": [asdict(info) for info in result.files],
             "summary": result.summary,
             "seconds": round(time.monotonic() - start, 3),
@@ -233,7 +240,6 @@ def run_shards(
                 storage.remove_tree(state_path(root, job, "parts", step.label))
             with suppress(OSError):
                 os.rmdir(state_path(root, job, "parts"))
-            storage.remove_tree(state_path(root, job, "kept"))
             remove_scratch(root, job)
             storage.remove_temporary_files(root)
             return markers

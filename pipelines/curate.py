@@ -240,6 +240,7 @@ def curate(config: CurateConfig, runner: RunnerOptions | None = None) -> dict:
     tasks = shard_tasks(sources, step.function.sources_per_shard)
     failures = step.function.failures
     markers = run_shards(JOB, config.output, [step], tasks, runner, failures)[STEP]
+    storage.remove_tree(state_path(config.output, JOB, "kept"))
     files = marker_files(markers)
     _remove_others(config.output, {info.path for info in files})
 

@@ -4,8 +4,9 @@ A dataset is a folder (local or ``gs://``) of aligned columns in ArrayRecord: ro
 every column, so a column can be made again without touching another and a loader joins by index without a shuffle. A
 clip whose annotator failed keeps its row, with the reason in ``error``.
 
-Beside the columns lie tables (Parquet): rejects and quality of `archon curate`, and failures of `archon annotate` and
-`archon tokenize` (`failures/`, see FAILURE_FIELDS). The manifest (pipelines/manifest.py) lists every shard with its
+Beside the columns lie tables (Parquet): rejects and quality of `archon curate`, and of `archon annotate` and `archon
+tokenize` the failures (`failures/`, see FAILURE_FIELDS) and what each column says of its clips in figures (`scores/`,
+see pipelines/column_scores.py). The manifest (pipelines/manifest.py) lists every shard with its
 size, hash and count; readers check it first and name a shard that is missing, truncated or replaced.
 """
 
@@ -21,7 +22,15 @@ import numpy as np
 
 from models.errors import InputError
 from pipelines import storage
-from pipelines.manifest import MANIFEST, SCHEMA_VERSION, ShardInfo, check_manifest, read_manifest, shard_infos
+from pipelines.manifest import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    ShardInfo,
+    check_manifest,
+    read_manifest,
+    score_infos,
+    shard_infos,
+)
 from pipelines.records import Record, Value, decode_record, encode_record
 
 # What every record of every column has, error rows too: which clip this is, where it comes from, what made it.
@@ -79,7 +88,7 @@ COLUMN_FIELDS: dict[str, tuple[str, ...]] = {
         "description",
         "script",
         "tokenizers",
-        "split",
+        "split",  # "train" or "heldout" (heldout_sources): the one field that follows from all sources
     ),
 }
 # The columns of the table of failures (failures/*.parquet), all text: one row for each annotator and clip that failed.
@@ -129,7 +138,10 @@ class ShardWriter:
         self._writer = array_record_module.ArrayRecordWriter(path, "group_size:1,zstd:3")
 
     def write(self, record: Record) -> None:
-        data = encode_record(record)
+        self.write_bytes(encode_record(record))
+
+    def write_bytes(self, data: bytes) -> None:
+        """Writes a record that is encoded already."""
         self._writer.write(data)
         self._sums.append(hashlib.sha256(data).digest())
         self.count += 1
@@ -213,7 +225,8 @@ class ShardReader(Sequence):
     def __len__(self) -> int:
         return self._info.count if self._info is not None else self._open().num_records()
 
-    def __getitem__(self, index: int) -> Record:
+    def read_bytes(self, index: int) -> bytes:
+        """Returns a record as it is stored."""
         if not 0 <= index < len(self):
             raise IndexError(f"{self.path}: record {index} of {len(self)}")
         reader = self._open()
@@ -223,6 +236,10 @@ class ShardReader(Sequence):
             raise InputError(f"{self.path}: record {index} cannot be read, damaged? ({error!r})") from error
         if not data:
             raise InputError(f"{self.path}: record {index} is empty")
+        return data
+
+    def __getitem__(self, index: int) -> Record:
+        data = self.read_bytes(index)
         try:
             return decode_record(data)
         except Exception as error:
@@ -235,10 +252,17 @@ _hashed: dict[tuple, str] = {}  # (path, size, time of the file) -> hash of its 
 def check_shard(root: str | os.PathLike, info: ShardInfo, full: bool = True) -> None:
     """Checks a shard against the manifest: size and number of records, and if ``full`` the hash of its bytes.
 
-    A hash is computed once a process, as long as the file's size and time stay the same.
-
     Raises:
         InputError: it is missing, truncated, replaced or damaged; names the file.
+    """
+    check_file(root, info, full)
+    ShardReader(storage.join(root, info.path), info)._open()
+
+
+def check_file(root: str | os.PathLike, info: ShardInfo, full: bool = True) -> None:
+    """Checks a file's size, and if ``full`` the hash of its bytes.
+
+    A hash is computed once a process, as long as the file's size and time stay the same. InputError as check_shard.
     """
     path = storage.join(root, info.path)
     storage.check(path, info.size, info.sha256)
@@ -251,7 +275,6 @@ def check_shard(root: str | os.PathLike, info: ShardInfo, full: bool = True) -> 
             raise InputError(
                 f"{path}: its bytes have hash {_hashed[key]}, but the manifest says {info.sha256}: damaged"
             )
-    ShardReader(path, info)._open()
 
 
 def read_shard(path: str | os.PathLike) -> Iterator[Record]:
@@ -303,6 +326,19 @@ class Dataset:
             raise InputError(f"{self.root}: no column {column!r}; it has {', '.join(manifest['columns']) or 'none'}")
         return shard_infos(manifest, column)
 
+    def score_infos(self, column: str) -> list[ShardInfo]:
+        """The files of a column's table of scores (pipelines/column_scores.py), one a shard.
+
+        InputError if the dataset has none.
+        """
+        infos = score_infos(self.manifest(), column)
+        if not infos:
+            raise InputError(
+                f"{self.root}: column {column} has no table of scores; annotate again: "
+                f"archon annotate --dataset {self.root} --columns {column}"
+            )
+        return infos
+
     def shards(self, column: str) -> list[str]:
         return [self.path(info.path) for info in self.shard_infos(column)]
 
@@ -350,11 +386,14 @@ def write_json(path: str, value) -> None:
 
 
 def update_manifest(
-    root: str | os.PathLike, columns: Mapping[str, tuple[Sequence[ShardInfo], Mapping]], **facts
+    root: str | os.PathLike,
+    columns: Mapping[str, tuple[Sequence[ShardInfo], Mapping]],
+    scores: Mapping[str, Sequence[ShardInfo]] | None = None,
+    **facts,
 ) -> dict:
     """Sets the named columns' shards and producers, and any further facts, in the manifest.
 
-    Column -> (shards, producer).
+    Column -> (shards, producer). ``scores``: column -> the files of its table of scores (pipelines/column_scores.py).
     """
     path = storage.join(root, MANIFEST)
     manifest = {"schema_version": SCHEMA_VERSION, "columns": {}}
@@ -368,6 +407,8 @@ def update_manifest(
             "count": sum(info.count for info in shards),
             "shards": [asdict(info) for info in shards],
         }
+        if scores and column in scores:
+            manifest["columns"][column]["scores"] = [asdict(info) for info in scores[column]]
     manifest.update(facts)
     check_manifest(manifest, COLUMN_FIELDS, path)
     write_json(path, manifest)

@@ -14,6 +14,7 @@ from models.errors import InputError
 from pipelines import storage
 
 MANIFEST = "manifest.json"
+SCORES = "scores"  # the folder of the columns' tables of scores
 SCHEMA_VERSION = 2
 # 6,000 hours in shards of a hundred clips make a manifest of about 200 MB.
 MAX_MANIFEST_BYTES = 1 << 30
@@ -37,7 +38,7 @@ def read_manifest(root: str, columns: Collection[str]) -> dict:
 
     Returns:
         {"schema_version": int, "columns": {name: {"producer": dict, "count": int, "shards": [...]}}}, and any other
-        facts of the dataset.
+        facts of the dataset. A column may also have "scores": the files of its table of scores, listed as shards are.
 
     Raises:
         InputError: there is none, or it is not what it should be; names the file and the field.
@@ -72,18 +73,28 @@ def check_manifest(manifest, columns: Collection[str], path: str) -> None:
         where = f"columns.{name}"
         _check(path, where, column, dict)
         _check(path, f"{where}.producer", column.get("producer"), dict)
-        shards = _check(path, f"{where}.shards", column.get("shards"), list)
-        if len(shards) > MAX_SHARDS:
-            raise InputError(f"{path}: field {where}.shards has {len(shards)} entries, expected at most {MAX_SHARDS}")
-        seen: set[str] = set()
-        for index, shard in enumerate(shards):
-            _check_shard(path, name, f"{where}.shards[{index}]", shard)
-            if shard["path"] in seen:
-                raise InputError(f"{path}: field {where}.shards[{index}].path is there twice: {_short(shard['path'])}")
-            seen.add(shard["path"])
         count = _number(path, f"{where}.count", column.get("count"))
-        if count != sum(shard["count"] for shard in shards):
-            raise InputError(f"{path}: field {where}.count is {count}, but its shards have another sum")
+        _check_files(path, name, f"{where}.shards", column.get("shards"), count)
+        if "scores" in column:
+            _check_files(path, SCORES, f"{where}.scores", column["scores"], count)
+
+
+def _check_files(path: str, folder: str, where: str, files, count: int) -> None:
+    if len(_check(path, where, files, list)) > MAX_SHARDS:
+        raise InputError(f"{path}: field {where} has {len(files)} entries, expected at most {MAX_SHARDS}")
+    seen: set[str] = set()
+    for index, file in enumerate(files):
+        _check_shard(path, folder, f"{where}[{index}]", file)
+        if file["path"] in seen:
+            raise InputError(f"{path}: field {where}[{index}].path is there twice: {_short(file['path'])}")
+        seen.add(file["path"])
+    if count != sum(file["count"] for file in files):
+        raise InputError(f"{path}: field {where.rpartition('.')[0]}.count is {count}, but {where} have another sum")
+
+
+def score_infos(manifest: Mapping, column: str) -> list[ShardInfo]:
+    """The files of a column's table of scores, in the order of its shards; none if it has no such table."""
+    return [ShardInfo(**file) for file in manifest["columns"].get(column, {}).get("scores", ())]
 
 
 def shard_infos(manifest: Mapping, column: str) -> list[ShardInfo]:

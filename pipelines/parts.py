@@ -31,10 +31,20 @@ class Part(Sequence):
             raise IndexError(index)
         return self._reader[index]
 
+    def read_bytes(self, index: int) -> bytes:
+        """Returns a record as it is stored."""
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return self._reader.read_bytes(index)
+
 
 @contextmanager
-def open_part(path: str, key: str) -> Iterator[Part | None]:
-    """Yields the part if the file is there, whole and this item's, else None. ``path`` may be ``gs://``."""
+def open_part(path: str, key: str | None = None) -> Iterator[Part | None]:
+    """Yields the part if the file is there, whole and this item's, else None. ``path`` may be ``gs://``.
+
+    Without a key the file's name says whose it is to be.
+    """
+    mark = path.rpartition("/")[2] if key is None else safe_name(key)
     try:
         local = storage.local_copy(path)
         name = local.__enter__()
@@ -42,19 +52,19 @@ def open_part(path: str, key: str) -> Iterator[Part | None]:
         yield None
         return
     try:
-        yield _checked(name, key)
+        yield _checked(name, mark)
     finally:
         local.__exit__(None, None, None)
 
 
-def _checked(name: str, key: str) -> Part | None:
+def _checked(name: str, mark: str) -> Part | None:
     try:
         reader = ShardReader(name)
         count = len(reader) - 1
         last = reader[count] if count >= 0 else {}
     except (InputError, OSError, RuntimeError, ValueError, IndexError):
         return None
-    return Part(reader, count) if last.get(_KEY) == safe_name(key) and last.get(_COUNT) == count else None
+    return Part(reader, count) if last.get(_KEY) == mark and last.get(_COUNT) == count else None
 
 
 @dataclass(frozen=True)

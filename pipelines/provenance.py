@@ -2,7 +2,8 @@
 configuration and weights.
 
 A record carries it as JSON in ``made_by``: {column: {"backend", "code", "config", "weights"}}. Two records of a clip
-with the same ``made_by`` hold the same bytes, so what a column's ``made_by`` says decides whether it is made again.
+with the same ``made_by`` hold the same bytes (but for the split of a token record, which follows from all sources), so
+what a column's ``made_by`` says decides whether it is made again.
 """
 
 import json

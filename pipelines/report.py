@@ -101,7 +101,7 @@ def report(config: ReportConfig) -> dict:
     figures = account(manifest, tables)
     limits = decisions.rules(decisions.run_thresholds(manifest))
     columns = {name: dataset.column(name) for name in manifest["columns"]}
-    derived, errors = read_annotations({name: columns[name] for name in ANNOTATIONS if name in columns})
+    derived, errors = read_annotations(dataset, [name for name in ANNOTATIONS if name in columns])
     scores = schema.scores_table(tables, derived, limits)
     paths = {"scores": schema.write_scores(dataset.root, scores)}
     funnel = build_funnel(tables, limits)

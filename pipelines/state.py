@@ -10,6 +10,7 @@
     curate: sources.parquet       what listing and hashing found (pipelines/sources.py)
     curate: plan.json             the fingerprint that the shards here are of
     curate: kept/                 what an earlier layout of shards can still give (pipelines/reuse.py)
+    kept/<label>/                 the same for the columns of annotate and tokenize (pipelines/kept_rows.py)
 
 All but the ledger, the markers, sources.parquet and plan.json is gone once the job has ended well.
 """

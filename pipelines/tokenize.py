@@ -29,10 +29,12 @@ from pipelines.beam import (
 )
 from pipelines.books import books_for_manifest, sum_books
 from pipelines.code_hash import code_hash
-from pipelines.column_shard import ColumnWork, make_shard, run_columns, write_inputs
-from pipelines.dataset import ANNOTATIONS, Dataset, heldout_sources, update_manifest
+from pipelines.column_scores import read_scores, scores_code
+from pipelines.column_shard import ColumnWork, make_shard, remove_others, run_columns, write_inputs
+from pipelines.dataset import ANNOTATIONS, Dataset, ShardInfo, heldout_sources, update_manifest
 from pipelines.failures import Failures, failure_limit
 from pipelines.keyed import Fields, Keyed, one_by_one
+from pipelines.manifest import SCORES
 from pipelines.provenance import Producer
 from pipelines.records import Record
 
@@ -92,12 +94,19 @@ def tokenize_clip(clip: Record, columns: Mapping[str, Record], tokenizers: Mappi
     }
 
 
-def token_fields(
-    clip: Record, columns: Mapping[str, Record], tokenizers: Mapping, hashes: str, heldout: frozenset[str]
-) -> Record:
-    """All fields of a clip's token record: its codes and texts, and which tokenizers and which split they are of."""
-    split = "heldout" if clip["source_sha256"] in heldout else "train"
-    return {**tokenize_clip(clip, columns, tokenizers), "tokenizers": hashes, "split": split}
+def token_fields(clip: Record, columns: Mapping[str, Record], tokenizers: Mapping, hashes: str) -> Record:
+    """A clip's token record without its split: its codes and texts, and which tokenizers they are of."""
+    return {**tokenize_clip(clip, columns, tokenizers), "tokenizers": hashes}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which split a clip is of. A rule over all sources: one more may move others, whose codes stay as they are."""
+
+    heldout: frozenset[str]
+
+    def __call__(self, record: Record) -> dict:
+        return {"split": "heldout" if record["source_sha256"] in self.heldout else "train"}
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,7 @@ class TokenizeShard:
     """The step: reads a shard's columns, writes its token records."""
 
     config: TokenizeConfig
-    heldout: frozenset[str]
+    split: Split
     work: ColumnWork
 
     def __call__(self, task: ShardTask) -> StepResult:
@@ -113,7 +122,7 @@ class TokenizeShard:
         hashes = json.dumps({name: tokenizer.weights_sha256 for name, tokenizer in tokenizers.items()}, sort_keys=True)
 
         def encode(item: Keyed) -> Fields:
-            return {STEP: token_fields(item.clip, item.columns, tokenizers, hashes, self.heldout)}
+            return {STEP: {**token_fields(item.clip, item.columns, tokenizers, hashes), **self.split(item.clip)}}
 
         return make_shard(self.work, task, one_by_one(encode))
 
@@ -140,12 +149,18 @@ def tokenize(config: TokenizeConfig, runner: RunnerOptions | None = None) -> dic
         if not storage.exists(path):
             raise InputError(f"{path}: no such file; expected the trained {name} tokenizer (`archon train {name}`)")
         weights[name] = json.loads(storage.read_bytes(path))["weights_sha256"]
-    heldout = frozenset(heldout_sources(row["source_sha256"] for row in dataset.column("clips")))
+    sources = [_shard_sources(config.dataset, info) for info in dataset.score_infos(ANNOTATIONS[0])]
+    heldout = frozenset(heldout_sources(set().union(*sources)))
     manifest = dataset.manifest()
     upstream = [provenance.from_manifest(config.dataset, manifest, column) for column in infos]
-    # The split is the only setting that decides; it is a rule over all sources, so it is counted by its outcome.
-    producer = Producer("tokenizers", code_hash(CODE, PACKAGES), fingerprint(sorted(heldout)), _weights_text(weights))
+    # There are no settings that decide. The split is counted in the shards that it says something else of.
+    producer = Producer("tokenizers", code_hash(CODE, PACKAGES), fingerprint(), _weights_text(weights))
     made_by = provenance.made_by([STEP], producer, upstream)
+    made = made_by, scores_code([STEP])
+    marks = [
+        fingerprint(*made, [shards[index].sha256 for shards in infos.values()], sorted(heldout & sources[index]))
+        for index in range(len(sources))
+    ]
     clips = sum(counts["clips"])
     limit = failure_limit(runner.max_failures, clips)
     work = ColumnWork(
@@ -155,11 +170,12 @@ def tokenize(config: TokenizeConfig, runner: RunnerOptions | None = None) -> dic
         (STEP,),
         ANNOTATIONS,
         producer,
-        fingerprint(made_by, [[info.sha256 for info in shards] for shards in infos.values()]),
+        fingerprint(marks),
         Failures(config.dataset, JOB, fingerprint(made_by), limit, runner.is_local),
-        write_inputs(config.dataset, JOB, infos),
+        write_inputs(config.dataset, JOB, infos, {STEP: marks}),
+        settle=Split(heldout),
     )
-    step = Step(STEP, TokenizeShard(config, heldout, work), work.fingerprint)
+    step = Step(STEP, TokenizeShard(config, work.settle, work), work.fingerprint, of_shard=work.mark)
     tasks = [ShardTask(index, len(infos["clips"])) for index in range(len(infos["clips"]))]
     print("tokenize: " + ", ".join(f"{name} {digest[:8]}" for name, digest in weights.items()), flush=True)
     markers = run_columns(JOB, [(work, step)], tasks, runner)[STEP]
@@ -167,9 +183,13 @@ def tokenize(config: TokenizeConfig, runner: RunnerOptions | None = None) -> dic
     print("\n".join(books.lines()), flush=True)
     for text in [text for marker in markers for text in marker["summary"]["errors"]][:20]:
         print(f"tokenize: {text}", flush=True)
-    files = [info for info in marker_files(markers) if info.path.startswith(f"{STEP}/")]
+    files = marker_files(markers)
+    shards = [info for info in files if info.path.startswith(f"{STEP}/")]
+    scores = [info for info in files if info.path.startswith(f"{SCORES}/")]
     facts = {"job": JOB, **made_by[STEP], "made_by": made_by, "tokenizers": weights}
-    update_manifest(config.dataset, {STEP: (files, facts)}, books=books_for_manifest(config.dataset, books))
+    all_books = books_for_manifest(config.dataset, books)
+    update_manifest(config.dataset, {STEP: (shards, facts)}, {STEP: scores}, books=all_books)
+    remove_others(config.dataset, work, files)
     return {
         "clips": books.items,
         "errors": books.failed.total(),
@@ -178,6 +198,11 @@ def tokenize(config: TokenizeConfig, runner: RunnerOptions | None = None) -> dic
         "tokenizers": weights,
         "seconds": round(time.monotonic() - start, 2),
     }
+
+
+def _shard_sources(root: str, info: ShardInfo) -> set[str]:
+    """The content hashes of the sources in a shard: of the column's table of scores, not of millions of clips."""
+    return set(read_scores(root, info, ["source_sha256"])["source_sha256"].to_pylist())
 
 
 def _weights_text(weights: Mapping[str, str]) -> str:

@@ -1,14 +1,16 @@
 """The command `archon verify`: every shard of a dataset against its manifest, and every record against its clip.
 
-For each column: its shards' sizes, record counts and hashes; then, record by record, the fields that all records have,
-and that row k is the same clip in every column. ``--quick`` looks at sizes and counts only and reads no data.
+For each column: its shards' sizes, record counts and hashes, those of its tables of scores; then, record by record, the
+fields that all records have, and that row k is the same clip in every column. ``--quick`` looks at sizes and counts
+only and reads no data.
 """
 
 import argparse
 from collections.abc import Iterator
 
 from models.errors import InputError
-from pipelines.dataset import ROW_FIELDS, Dataset, ShardReader, check_shard
+from pipelines.dataset import ROW_FIELDS, Dataset, ShardReader, check_file, check_shard
+from pipelines.manifest import score_infos
 
 
 def verify(root: str, columns: tuple[str, ...] = (), quick: bool = False) -> dict:
@@ -21,6 +23,7 @@ def verify(root: str, columns: tuple[str, ...] = (), quick: bool = False) -> dic
         InputError: no dataset, its manifest is not one, or no such column.
     """
     dataset = Dataset(root)
+    manifest = dataset.manifest()
     rows, problems = {}, []
     for column in columns or dataset.columns():
         infos = dataset.shard_infos(column)
@@ -30,6 +33,11 @@ def verify(root: str, columns: tuple[str, ...] = (), quick: bool = False) -> dic
                 check_shard(root, info, full=not quick)
                 if not quick:
                     bad += list(_wrong_records(dataset, column, index))[:1]
+            except InputError as error:
+                bad.append(str(error))
+        for info in score_infos(manifest, column):
+            try:
+                check_file(root, info, full=not quick)
             except InputError as error:
                 bad.append(str(error))
         rows[column] = {

@@ -1,130 +1,43 @@
 """What the annotation columns say of each clip, as columns of numbers and words beside the filters' scores.
 
-A column is read record by record and only its figures are kept.
+Read from the tables that `archon annotate` writes beside its columns (pipelines/column_scores.py); no record is read.
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from models.signals import SPEECH_RATE
-from pipelines.dataset import Record
+from pipelines.column_scores import FIGURES, read_scores
+from pipelines.dataset import Dataset
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def _script(record: Record) -> dict:
-    words = json.loads(record["words"]) if record["words"] else []
-    return {
-        "words": float(len(words)),
-        "transcript_confidence": float(record["confidence"]),
-        "language": record["language"],
-        "language_confidence": _number(record, "language_confidence"),
-        "speech_rate": _number(record, "speech_rate"),
-        "script_backend": record["backend"],
-    }
-
-
-def _speech(record: Record) -> dict:
-    activity = record["activity"]
-    return {"speech_seconds": float(activity.sum()) / SPEECH_RATE, "loudness_gain_db": float(record["gain_db"])}
-
-
-def _pose(record: Record) -> dict:
-    error = record["reprojection_error"]
-    return {"reprojection_error": float(np.mean(error))}
-
-
-def _semantics(record: Record) -> dict:
-    return {"flicker": _number(record, "flicker")}
-
-
-def _description(record: Record) -> dict:
-    try:
-        values = json.loads(record["description"])
-    except json.JSONDecodeError:
-        values = {}
-    return {
-        "gender": _word(values, "gender"),
-        "age_group": _word(values, "age_group"),
-        "ethnicity": _word(values, "ethnicity"),
-        "skin_tone": _word(values, "facial_features", "skin_tone"),
-        "lighting_brightness": _word(values, "lighting", "brightness"),
-        "lighting_direction": _word(values, "lighting", "direction"),
-        "captioner": record["backend"],
-    }
-
-
-def _number(record: Record, name: str) -> float | None:
-    return float(record[name]) if name in record else None
-
-
-def _word(values, *path: str) -> str | None:
-    for name in path:
-        values = values.get(name) if isinstance(values, dict) else None
-    return values if isinstance(values, str) else None
-
-
-BATCH = 8192
-
-# Column -> what one of its records gives.
-DERIVED: dict[str, Callable[[Record], dict]] = {
-    "speech": _speech,
-    "script": _script,
-    "pose": _pose,
-    "semantics": _semantics,
-    "description": _description,
-}
-
-
-def read_annotations(columns: Mapping[str, Sequence[Record]]) -> tuple["pa.Table | None", dict[str, list[str]]]:
-    """Reads every annotation column once.
+def read_annotations(dataset: Dataset, columns: Sequence[str]) -> tuple["pa.Table | None", dict[str, list[str]]]:
+    """Reads the tables of scores of some annotation columns.
 
     Returns:
         a table of clip_id and the derived figures of each clip (None without any column that gives figures; one that
         no clip has is left out), and column -> "clip: error" of each row whose annotator failed.
+
+    Raises:
+        InputError: a column has no such tables, or one of them is missing or truncated.
     """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     tables: list[pa.Table] = []
     errors: dict[str, list[str]] = {}
-    for name, column in columns.items():
-        errors[name] = []
-        table = _read_column(column, DERIVED.get(name), errors[name])
-        if table is not None:
-            tables.append(table)
+    for name in columns:
+        wanted = ["clip_id", "error", *FIGURES.get(name, ())]
+        infos = dataset.score_infos(name)
+        table = pa.concat_tables([read_scores(dataset.root, info, wanted) for info in infos])
+        failed = table.filter(pc.is_valid(table["error"]))
+        errors[name] = pc.binary_join_element_wise(failed["clip_id"], failed["error"], ": ").to_pylist()
+        good = table.filter(pc.is_null(table["error"])).drop_columns(["error"])
+        if name in FIGURES and len(good):
+            tables.append(good)
     return (_joined(tables) if tables else None), errors
-
-
-def _read_column(column: Sequence[Record], derive: Callable | None, errors: list[str]) -> "pa.Table | None":
-    """Reads one column, some thousands of records at a time: as Python rows all of them would not fit."""
-    import pyarrow as pa
-
-    parts, rows = [], []
-    for record in column:
-        if record["error"]:
-            errors.append(f"{record['clip_id']}: {record['error']}")
-        elif derive is not None:
-            rows.append({"clip_id": record["clip_id"], **derive(record)})
-        if len(rows) == BATCH:
-            parts.append(_as_table(rows))
-            rows = []
-    if rows:
-        parts.append(_as_table(rows))
-    return pa.concat_tables(parts, promote_options="permissive").combine_chunks() if parts else None
-
-
-def _as_table(rows: Sequence[Mapping]) -> "pa.Table":
-    """Numbers as float32, the rest as text; a figure that no row has is a column of nulls."""
-    import pyarrow as pa
-
-    out = {}
-    for name in rows[0]:
-        values = [row[name] for row in rows]
-        kind = pa.string() if any(isinstance(value, str) for value in values) else pa.float32()
-        out[name] = pa.array(values, pa.null() if all(value is None for value in values) else kind)
-    return pa.table(out)
 
 
 def _joined(tables: Sequence["pa.Table"]) -> "pa.Table":
@@ -132,14 +45,12 @@ def _joined(tables: Sequence["pa.Table"]) -> "pa.Table":
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    ids = pa.chunked_array([chunk for table in tables for chunk in table["clip_id"].chunks]).unique()
+    ids = pa.chunked_array([chunk for table in tables for chunk in table["clip_id"].chunks], pa.string()).unique()
     out = {"clip_id": ids}
     for table in tables:
         where = pc.index_in(ids, value_set=table["clip_id"])
         out |= {name: table[name].take(where) for name in table.column_names if name != "clip_id"}
     if "words" in out and "speech_seconds" in out:
         spoken = pc.if_else(pc.greater(out["speech_seconds"], 0), out["speech_seconds"], None)
-        out["speech_rate"] = pc.coalesce(
-            out["speech_rate"].cast(pa.float32()), pc.divide(out["words"], spoken).cast(pa.float32())
-        )
-    return pa.table({name: column for name, column in out.items() if column.type != pa.null()})
+        out["speech_rate"] = pc.coalesce(out["speech_rate"], pc.divide(out["words"], spoken))
+    return pa.table({name: column for name, column in out.items() if column.null_count < len(column)})

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipelines import storage
+from pipelines.column_scores import FIGURES, ROW, scores_name
 from pipelines.reporting.decisions import Rule, reasons
 from pipelines.reporting.tables import Tables
-from pipelines.stages.filters import ANNOTATION_LABELS, ANNOTATION_SCORES, FLAGS, LABELS, SCORES
+from pipelines.stages.filters import FLAGS, LABELS, SCORES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,23 +44,7 @@ _DUPLICATES = {
     "sound_similarity": ("float32", "agreement of the sound fingerprints with that clip, 0 to 1"),
     "kind": ("string", "what is the same: picture, sound or both; null for the clip to keep"),
 }
-_DERIVED = {
-    "words": ("float32", "number of words of the script"),
-    **{name: ("string", text) for name, text in ANNOTATION_LABELS.items()},
-    **{name: ("float32", text) for name, text in ANNOTATION_SCORES.items()},
-    "script_backend": ("string", "what made the script"),
-    "speech_seconds": ("float32", "seconds in which somebody speaks, by the speech column's voice activity"),
-    "loudness_gain_db": ("float32", "gain that the speech column applied, dB"),
-    "reprojection_error": ("float32", "mean distance of the fitted face's landmarks from the detector's, crop pixels"),
-    "flicker": ("float32", "share of still pixels that change their parsing label from one frame to the next"),
-    "gender": ("string", "gender presentation, in the captioner's words"),
-    "age_group": ("string", "age group, in the captioner's words"),
-    "ethnicity": ("string", "in the captioner's words"),
-    "skin_tone": ("string", "skin tone as it looks in the clip's light"),
-    "lighting_brightness": ("string", "dark, dim, medium or bright"),
-    "lighting_direction": ("string", "where the light comes from"),
-    "captioner": ("string", "what made the description"),
-}
+_DERIVED = {name: figure for figures in FIGURES.values() for name, figure in figures.items()}
 
 # Table -> (what it is, column -> (type, meaning)).
 TABLES: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
@@ -115,6 +100,15 @@ TABLES: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
             "kept_seconds": ("float64", "their length"),
         },
     ),
+    **{
+        scores_name(column, "*"): (
+            f"What the records of the column {column} say, one row a clip in the order of the shard that the file lies "
+            "beside; a figure is null in the row of a clip that failed. Written by `archon annotate`. Columns that are "
+            "not named here, and `tokens`, have such tables without figures.",
+            {**ROW, **figures},
+        )
+        for column, figures in FIGURES.items()
+    },
     "failures/*.parquet": (
         "One row per annotator and clip that failed. Written by `archon annotate` and `archon tokenize`; no file where "
         "nothing failed.",

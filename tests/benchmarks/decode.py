@@ -1,6 +1,6 @@
 """What cutting the clip's square costs beside decoding alone, and how fast both are on one core.
 
-python -m tests.benchmarks.decode [--seconds 6] [--repeats 5]
+python -m tests.benchmarks.decode [--seconds 20] [--repeats 6]
 
 Makes 1080p video of about 5 Mb/s and 720p of about 2.5 Mb/s. Each is decoded by one ffmpeg thread to nothing, and to
 the 256x256 pictures of a square that `video.write_crop` gives its encoder. The least processor time of each is printed,
@@ -67,8 +67,8 @@ def decode_and_crop(info: video.VideoInfo, frames: int, box: tuple[int, int, int
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=float, default=6)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--repeats", type=int, default=6)
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as folder:

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.signals import CROP_SIZE, audio_samples, speech_steps
-from pipelines.dataset import Dataset, shard_name, update_manifest, write_shard
+from pipelines.dataset import Dataset, update_manifest
 from pipelines.inspect import write_video
-from tests.pipelines.rows import producer, row
+from tests.pipelines.rows import row, write_column
 
 FRAMES = 9
 
@@ -63,10 +63,9 @@ def make_dataset(folder, clips: int = 2) -> Dataset:
     fault = "segment: ValueError: painted fault"
     columns["semantics"][-1] = row(f"clip{clips - 1}", "semantics", fault, source=clips - 1, frames=FRAMES)
     root = folder / "dataset"
-    shards = {
-        name: ([write_shard(root, shard_name(name, 0, 1), rows)], producer(name)) for name, rows in columns.items()
-    }
-    update_manifest(root, shards, sources=clips + 1)
+    for name, rows in columns.items():
+        write_column(root, name, rows)
+    update_manifest(root, {}, sources=clips + 1)
     quality = [
         {
             "source": r["source"],

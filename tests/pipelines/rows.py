@@ -3,7 +3,8 @@
 import numpy as np
 
 from pipelines import provenance
-from pipelines.dataset import row_fields
+from pipelines.column_scores import scores_row, write_scores
+from pipelines.dataset import row_fields, shard_name, update_manifest, write_shard
 from pipelines.provenance import Producer
 
 
@@ -17,6 +18,13 @@ def producer(column: str, backend: str = "painted") -> dict:
     """A manifest's producer entry."""
     made = made_by(column, backend)
     return {**made[column], "made_by": made}
+
+
+def write_column(root, column: str, rows: list[dict]) -> None:
+    """Writes a column of one shard, with its table of scores, and enters it in the manifest."""
+    shard = write_shard(root, shard_name(column, 0, 1), rows)
+    scores = write_scores(str(root), column, "00000-of-00001", [scores_row(column, row, "painted") for row in rows])
+    update_manifest(root, {column: ([shard], producer(column))}, {column: [scores]})
 
 
 def row(clip_id: str, column: str = "clips", error: str = "", source: int = 0, frames: int = 9, **fields) -> dict:

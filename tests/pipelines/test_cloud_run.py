@@ -6,15 +6,17 @@ from pathlib import Path
 import pytest
 
 from models.errors import InputError
-from pipelines import gcs, storage
+from pipelines import column_shard, gcs, storage
 from pipelines.annotate import annotate
 from pipelines.annotators import AnnotateConfig
 from pipelines.beam import RunnerOptions
 from pipelines.curate import CurateConfig, curate
-from pipelines.dataset import Dataset, ShardInfo, ShardReader, write_shard
+from pipelines.dataset import Dataset, ShardInfo, ShardReader, shard_name, update_manifest, write_shard
 from pipelines.report import ReportConfig, report
 from tests.pipelines import cloud as clouds
 from tests.pipelines.media import make_video, talking_head
+from tests.pipelines.painted import clip
+from tests.pipelines.rows import producer
 
 HERE = RunnerOptions("in-process", 1)
 ROOT = f"gs://{clouds.BUCKET}/set"
@@ -65,6 +67,32 @@ def test_a_dataset_on_a_failing_cloud_is_the_one_on_a_disk(cloud, tmp_path):
     # Nothing half-done is left: no part of an unfinished shard, no temporary name.
     assert not [name for name in storage.list_files(f"{ROOT}/**") if ".tmp-" in name or "/parts/" in name]
     assert Dataset(ROOT).good_rows("clips", "image", "speech") == [0]
+
+
+@pytest.mark.slow
+def test_rows_are_used_again_on_a_failing_cloud(cloud, tmp_path, monkeypatch):
+    """The clips' shards are cut differently: what is set aside, found and copied through are objects."""
+    records, config = [clip(index, tmp_path) for index in range(3)], {"columns": ("image", "speech")}
+
+    def lay_out(root: str, *shards) -> None:
+        infos = [write_shard(root, shard_name("clips", k, len(shards)), part) for k, part in enumerate(shards)]
+        update_manifest(root, {"clips": (infos, producer("clips"))})
+
+    cut = (records[2:], records[:1], records[1:2])
+    local = str(tmp_path / "set")
+    lay_out(local, *cut)
+    annotate(AnnotateConfig(local, **config), HERE)
+    lay_out(ROOT, records[:2], records[2:])
+    annotate(AnnotateConfig(ROOT, **config), HERE)
+    for name in storage.list_files(f"{ROOT}/clips/*"):
+        storage.remove(name)
+    lay_out(ROOT, *cut)
+    monkeypatch.setattr(column_shard, "_make_rows", None)
+    cloud.rate, cloud.dice, cloud.silence = 0.1, random.Random(5), 0.2
+    annotate(AnnotateConfig(ROOT, **config), HERE)
+    cloud.rate = 0.0
+    assert cloud.injected and files(ROOT) == files(local)
+    assert not storage.list_files(f"{ROOT}/_state/annotate/kept/**")
 
 
 def test_records_are_read_whole_from_a_failing_cloud(cloud):

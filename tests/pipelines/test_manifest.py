@@ -61,6 +61,8 @@ def shard(manifest) -> dict:
         (lambda m: shard(m).update(sha256=None), r"clips.shards\[1\].sha256"),
         (lambda m: shard(m).update(more=1), r"clips.shards\[1\] has"),
         (lambda m: shard(m).pop("size"), r"clips.shards\[1\].size"),
+        (lambda m: m["columns"]["clips"].update(scores=[shard(m)]), r"clips.scores\[0\].path is .* expected scores/"),
+        (lambda m: m["columns"]["clips"].update(scores=[]), r"clips.count is 4, but columns.clips.scores have another"),
         (lambda m: m["columns"]["clips"].update(shards={}), r"clips.shards"),
         (lambda m: m["columns"]["clips"].update(shards=[[]]), r"clips.shards\[0\]"),
         (lambda m: m["columns"]["clips"].update(producer="me"), r"clips.producer"),

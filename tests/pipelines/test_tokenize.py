@@ -1,5 +1,7 @@
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,12 +16,9 @@ from pipelines.dataset import (
     ROW_FIELDS,
     Dataset,
     heldout_sources,
-    shard_name,
-    update_manifest,
-    write_shard,
 )
 from tests.pipelines.painted import FRAMES, make_dataset
-from tests.pipelines.rows import producer, row
+from tests.pipelines.rows import row, write_column
 
 IN_PROCESS = RunnerOptions("in-process", 1)
 
@@ -53,12 +52,14 @@ def world(tmp_path, monkeypatch):
     values = {
         "shape": lambda: {"shape": rng.normal(size=5).astype(np.float32)},
         "expression": lambda: {"expression": rng.normal(size=(FRAMES, 7)).astype(np.float32)},
-        "pose": lambda: {"pose": rng.normal(size=(FRAMES, 6)).astype(np.float32)},
+        "pose": lambda: {
+            "pose": rng.normal(size=(FRAMES, 6)).astype(np.float32),
+            "reprojection_error": np.ones(FRAMES, np.float32),
+        },
     }
     for column, make in values.items():
         rows = [row(f"clip{i}", column, source=i, **make()) for i in range(3)]
-        shard = write_shard(dataset.root, shard_name(column, 0, 1), rows)
-        update_manifest(dataset.root, {column: ([shard], producer(column))})
+        write_column(dataset.root, column, rows)
     models = tmp_path / "models"
     for name in job.TOKENIZERS:
         (models / name).mkdir(parents=True)
@@ -136,6 +137,36 @@ def test_other_weights_make_the_tokens_again(world, capsys):
     run(world)
     assert "0 of 1 shard steps are done" in capsys.readouterr().out
     assert Dataset(world[0].root).manifest()["columns"]["tokens"]["producer"]["tokenizers"]["pose"] == "pose-2"
+
+
+def test_one_more_source_encodes_its_own_clip_and_moves_the_split(world, tmp_path, monkeypatch):
+    dataset, models, coders = world
+    run(world)
+    before = list(Dataset(dataset.root).column("tokens"))
+    assert [record.get("split") for record in before[:2]] == ["heldout", "train"]
+    # A source whose hash sorts first: it is held out now, and the one that was before is trained on.
+    new = "-" + "0" * 63
+    for column in ("clips", *ANNOTATIONS):
+        rows = list(Dataset(dataset.root).column(column))
+        write_column(dataset.root, column, [*rows, {**rows[1], "clip_id": "new", "source_sha256": new}])
+    encoded = []
+    inner = job.tokenize_clip
+
+    def tokenize_clip(clip, *rest):
+        encoded.append(clip["clip_id"])
+        return inner(clip, *rest)
+
+    monkeypatch.setattr(job, "tokenize_clip", tokenize_clip)
+    run(world)
+    after = list(Dataset(dataset.root).column("tokens"))
+    assert encoded == ["new"] and [record.get("split") for record in after] == ["train", "train", None, "heldout"]
+    assert after[0]["made_by"] == before[0]["made_by"] and np.array_equal(after[0]["speech"], before[0]["speech"])
+    shard = Path(Dataset(dataset.root).shards("tokens")[0])
+    again = shard.read_bytes()
+    shutil.rmtree(Path(dataset.root, "_state"))
+    shard.unlink()
+    run(world)
+    assert shard.read_bytes() == again
 
 
 def test_a_missing_tokenizer_is_named(world):

@@ -6,7 +6,7 @@ from infra.cli import main
 from models.errors import InputError
 from pipelines.dataset import Dataset, shard_name, update_manifest, write_shard
 from pipelines.verify import verify
-from tests.pipelines.rows import producer, row
+from tests.pipelines.rows import producer, row, write_column
 
 
 @pytest.fixture
@@ -43,6 +43,20 @@ def test_bad_shards_are_named_and_the_rest_is_still_looked_at(dataset, capsys):
     out = capsys.readouterr().out
     assert f"{cut}: " in out and f"{changed}: " in out
     assert [row["bad"] for row in verify(dataset.root)["columns"].values()] == [1, 1]
+
+
+def test_a_changed_table_of_scores_is_named(tmp_path):
+    write_column(tmp_path, "clips", [row("a")])
+    write_column(tmp_path, "image", [row("a", "image")])
+    path = tmp_path / "scores" / "image-00000-of-00001.parquet"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert verify(str(tmp_path), quick=True)["ok"]
+    (problem,) = verify(str(tmp_path))["problems"]
+    assert problem.startswith(f"{path}: its bytes have hash")
+    path.unlink()
+    assert "this file is missing" in verify(str(tmp_path), quick=True)["problems"][0]
 
 
 def test_a_record_of_another_clip_and_one_without_its_fields_are_found(dataset):
