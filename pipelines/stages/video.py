@@ -298,7 +298,7 @@ def cut_square(stream, info: VideoInfo, box: tuple[int, int, int]):
     stream = stream.filter("crop", right - left, bottom - top, left, top, exact=1)
     if (right - left, bottom - top) != (side, side):
         stream = stream.filter("pad", side, side, left - x0, top - y0, color="black")
-    # As crop.cut_crop does. Wider kernels and exact rounding cost more than the rest of the cut (decode.py, benchmarks).
+    # As crop.cut_crop does. Wider kernels and exact rounding cost more than the rest of the cut (see the benchmarks).
     flags = "area" if side > CROP_SIZE else "bicubic"
     stream = stream.filter("scale", CROP_SIZE, CROP_SIZE, flags=flags).filter("setsar", 1)
     return stream.filter("format", colours)
