@@ -6,9 +6,11 @@ returns the summary that ``--json`` prints on the last line. Exit status: 0 done
 """
 
 import argparse
+import hashlib
 import importlib
 import json
 import os
+import platform
 import sys
 import traceback
 from collections.abc import Sequence
@@ -53,12 +55,29 @@ def build_parser(name: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def keep_compiled_programs() -> None:
+    """Lets JAX keep what it compiles for longer than a second, so that worker processes and later runs load it.
+
+    In ``$XDG_CACHE_HOME/archon`` (``~/.cache/archon``), a folder for each kind of processor: a program that was
+    compiled for one may not run on another. A folder that is set already (``JAX_COMPILATION_CACHE_DIR``) stays.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    try:
+        with open("/proc/cpuinfo") as file:
+            kind = "".join(sorted({line for line in file if line.startswith(("model name", "flags", "Features"))}))
+    except OSError:
+        kind = platform.processor() + platform.machine()
+    folder = os.path.join(home, "archon", "compiled", hashlib.sha256(kind.encode()).hexdigest()[:12])
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     name = next((word for word in argv if word in COMMANDS), None)
     # Quiet before anything imports them: libraries that greet on standard error.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GLOG_minloglevel", "3")
+    keep_compiled_programs()
     args = build_parser(name).parse_args(argv)
     try:
         summary = importlib.import_module(COMMANDS[args.command][0]).run(args)

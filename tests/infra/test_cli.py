@@ -1,4 +1,5 @@
 import json
+import os
 import sys
 import types
 
@@ -32,6 +33,18 @@ def test_exit_status(command, capsys, error, status):
     command.run = run
     assert cli.main(["probe"]) == status
     assert str(error) in capsys.readouterr().err
+
+
+def test_compiled_programs_are_kept_for_the_next_process(command, monkeypatch, tmp_path):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    seen = []
+    command.run = lambda args: seen.append(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    cli.main(["probe"])
+    assert seen[0].startswith(str(tmp_path / "archon"))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "mine")
+    cli.main(["probe"])
+    assert seen[1] == "mine"
 
 
 def test_bad_usage_is_2(command):
