@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from models.errors import InputError
 from pipelines.beam import RunnerOptions, ShardTask, Step, read_marker, run_pipeline
 from pipelines.failures import DEADLY, process_runs, record_deaths
+from pipelines.local_runner import one_thread_a_worker
 from pipelines.scratch import scratch
 
 _DIED = 70  # exit status of an attempt whose worker died
@@ -119,9 +120,9 @@ def _attempt(work: Work) -> tuple[int, dict | None]:
 
 
 def _environment() -> dict[str, str]:
-    """The processes of an attempt find the same modules as this one."""
+    """The processes of an attempt find the same modules as this one, and use one core each."""
     path = [os.getcwd() if not entry else entry for entry in sys.path]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(path))}
+    return {**one_thread_a_worker(), "PYTHONPATH": os.pathsep.join(dict.fromkeys(path))}
 
 
 def _end_session(leader: int) -> None:

@@ -19,7 +19,7 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ from pipelines.dataset import ShardInfo, write_json
 from pipelines.dry_run import DryRun
 from pipelines.failures import Failures
 from pipelines.ledger import Ledger, intervals
-from pipelines.local_runner import local_runner, one_thread_a_worker
+from pipelines.local_runner import local_runner
 from pipelines.parts import Parts
 from pipelines.scratch import remove_scratch, scratch, scratch_folder
 from pipelines.state import state_path
@@ -378,13 +378,11 @@ def run_pipeline(
         result.wait_until_finish()
         return
     workers = min(options.workers, len(tasks)) if options.runner == "multi-process" else 1
-    environment = nullcontext()
     if workers > 1:
         args += ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
-        environment = one_thread_a_worker()
     else:
         args += ["--direct_running_mode=in_memory"]
-    with environment, beam.Pipeline(runner=local_runner(), options=PipelineOptions(args)) as pipeline:
+    with beam.Pipeline(runner=local_runner(), options=PipelineOptions(args)) as pipeline:
         _build_local(pipeline, job, root, steps, tasks, workers)
 
 

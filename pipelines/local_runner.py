@@ -1,28 +1,21 @@
 """Beam's runner for this machine, and the environment of its worker processes."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 # One worker a core: threads inside a worker only wait for each other (the fit took four times the processor time).
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
 
 
-@contextmanager
-def one_thread_a_worker() -> Iterator[None]:
-    """Worker processes that start within inherit an environment in which BLAS and XLA use one thread each."""
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+def one_thread_a_worker() -> dict[str, str]:
+    """The environment of this process, changed so that BLAS and XLA of a process started with it use one thread each.
+
+    What the user set stays: a number of threads, other flags of XLA.
+    """
+    changed = dict(os.environ)
     for name, value in _ONE_THREAD.items():
-        joined = f"{before[name] or ''} {value}".strip() if name == "XLA_FLAGS" else before[name] or value
-        os.environ[name] = joined
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        before = changed.get(name)
+        changed[name] = f"{before or ''} {value}".strip() if name == "XLA_FLAGS" else before or value
+    return changed
 
 
 def local_runner():

@@ -50,6 +50,8 @@ class Cloud:
     injected: list[tuple[str, str]] = field(default_factory=list)
     writes: dict[str, int] = field(default_factory=dict)  # object -> how often it was written
     sessions: dict[str, str] = field(default_factory=dict)  # upload in pieces -> object
+    halves: list[str] = field(default_factory=list)  # requests whose sender went away in the middle
+    released: threading.Event = field(default_factory=threading.Event)  # ends a stall
     dice: random.Random = field(default_factory=lambda: random.Random(0))
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -113,12 +115,13 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == RESET:
             self.rfile.read(length // 2)
             return self.drop()
-        body = self.rfile.read(length // 2)
+        body = self.rfile.read(min(length, 2**16))
         if fault == STALL:
-            time.sleep(cloud.silence)
+            cloud.released.wait(100)
         body += self.rfile.read(length - len(body))
-        if len(body) < length:
-            return self.drop()  # who sent it is gone: a service does not take half a body
+        if len(body) < length:  # who sent it is gone: a service does not take half a body
+            cloud.halves.append(f"{kind} {url.path}")
+            return self.drop()
         if fault == SILENT:
             time.sleep(cloud.silence)
             return self.drop()
@@ -229,6 +232,8 @@ def running_cloud() -> Iterator[Cloud]:
     handler = type("Handler", (_Handler,), {"cloud": cloud})
     front = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     front.daemon_threads = True
+    # A small window: else the kernels in between take the whole of a stalled body, and deliver it for a dead sender.
+    front.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**18)
     cloud.port = front.server_address[1]
     thread = threading.Thread(target=front.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()

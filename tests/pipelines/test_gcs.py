@@ -32,7 +32,7 @@ def cloud(server, monkeypatch):
     monkeypatch.setattr(gcs, "UPLOAD_CHUNK", 2**18)
     monkeypatch.setattr(server, "silence", 1.5)
     server.faults, server.rate, server.page = [], 0.0, clouds.PAGE
-    for record in (server.requests, server.injected):
+    for record in (server.requests, server.injected, server.halves):
         record.clear()
     server.writes.clear()
     storage.remove_tree(ROOT)
@@ -168,19 +168,22 @@ def test_a_service_that_stays_away_ends_with_a_clear_error(cloud, monkeypatch):
         cloud.dice = random.Random(0)
 
 
-def test_a_killed_upload_leaves_nothing_to_see(cloud, monkeypatch, tmp_path):
+def test_a_killed_upload_leaves_nothing_to_see(cloud, tmp_path):
     """The process dies while the body is on its way: no object, and the next process writes it."""
     path = f"{ROOT}/big.bin"
     code = f"from pipelines import storage\nstorage.write_bytes('{path}', bytes(8_000_000))"
-    cloud.faults, server_sleeps = [("POST", clouds.STALL)], 2.0
-    monkeypatch.setattr(cloud, "silence", server_sleeps)
+    cloud.faults = [("POST", clouds.STALL)]
+    cloud.released.clear()
     with subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)}) as writer:
         deadline = time.monotonic() + 100
         while not cloud.injected and time.monotonic() < deadline:
             time.sleep(0.02)
         writer.kill()
     assert cloud.injected == [("POST", clouds.STALL)]
-    time.sleep(server_sleeps)
+    cloud.released.set()
+    while not cloud.halves and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(cloud.halves) == 1
     assert storage.list_files(f"{ROOT}/*") == []
     storage.write_bytes(path, bytes(8_000_000))
     assert storage.size(path) == 8_000_000 and cloud.writes == {path: 1}
