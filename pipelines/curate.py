@@ -305,7 +305,8 @@ def prepare(config: CurateConfig, runner: RunnerOptions) -> tuple[Step, list[Sou
     local = runner.runner in ("in-process", "multi-process")
     failures = Failures(config.output, JOB, mark, limit, local)
     work = CurateShard(config.output, settings, measured_by, per_shard, failures)
-    _set_aside(config.output, work, sources, mark, runner.retry_failed)
+    if not runner.dry_run:
+        _set_aside(config.output, work, sources, mark, runner.retry_failed)
     producer = {
         "job": JOB,
         **made[STEP],
