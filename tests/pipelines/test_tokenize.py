@@ -17,6 +17,7 @@ from pipelines.dataset import (
     Dataset,
     heldout_sources,
 )
+from pipelines.failures import TooManyFailures
 from tests.pipelines.painted import FRAMES, make_dataset
 from tests.pipelines.rows import row, write_column
 
@@ -127,6 +128,23 @@ def test_codes_off_the_grid_are_an_error_of_that_clip(world):
     world[2]["speech"].late = 1
     run(world)
     assert "speech: 9 code steps for 9 frames, expected 8" in Dataset(world[0].root).column("tokens")[0]["error"]
+
+
+def test_more_failures_than_allowed_stop_the_job_and_what_is_made_is_kept(world, monkeypatch):
+    """clip2 lacks a column, which is a failure of an annotator and not counted here; the two others fail."""
+    dataset, _, coders = world
+    coders["speech"].late = 1
+    with pytest.raises(
+        TooManyFailures, match=r"2 items failed, and --max-failures allows 1(.|\n)*2 x tokens: ValueError"
+    ):
+        run(world, replace(IN_PROCESS, max_failures=1))
+    assert "tokens" not in dataset.columns()
+    # With the same limit it does not start again; where as many may fail it goes on with what it has.
+    monkeypatch.setattr(job, "token_fields", None)
+    with pytest.raises(TooManyFailures):
+        run(world, replace(IN_PROCESS, max_failures=0.5))
+    summary = run(world, replace(IN_PROCESS, max_failures=2))
+    assert summary["errors"] == 3 and len(Dataset(dataset.root).column("tokens")) == 3
 
 
 def test_other_weights_make_the_tokens_again(world, capsys):
