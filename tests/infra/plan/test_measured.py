@@ -44,6 +44,16 @@ def test_every_step_of_annotate_and_tokenize_is_a_stage(dataset):
     assert found["tokenize"].command == "archon tokenize --dataset DATASET"
 
 
+def test_rows_that_were_used_again_make_no_stage_cheaper(dataset):
+    """A third of the clips was made in this run; of another column none was."""
+    write_marker(dataset, "annotate", "speech", "00000-of-00002", cpu_seconds=12.0, summary={"frames": 3600})
+    write_marker(dataset, "annotate", "speech", "00001-of-00002", summary={"frames": 0})
+    write_marker(dataset, "annotate", "image", "00000-of-00001", cpu_seconds=1.0, summary={"frames": 0})
+    found = by_stage(measure(dataset, "2026-01-01"))
+    assert found["annotate speech"].seconds == 360.0 and found["annotate speech"].hours == round(0.1 / 3, 5)
+    assert "annotate image" not in found
+
+
 def test_a_marker_without_processor_time_is_left_out(dataset):
     path = f"{dataset}/_state/annotate/speech"
     write_marker(dataset, "annotate", "speech", "00000-of-00001")
