@@ -33,9 +33,9 @@ from pipelines.beam import (
 )
 from pipelines.books import Books, books_for_manifest, sum_books
 from pipelines.curate_tables import TABLES, table_name, table_schema
-from pipelines.dataset import shard_name, shard_writer, update_manifest, write_json
+from pipelines.dataset import Dataset, shard_name, shard_writer, update_manifest, write_json
 from pipelines.failures import Failure, Failures, TooManyFailures, failure_limit
-from pipelines.manifest import ShardInfo
+from pipelines.manifest import DUPLICATES, MANIFEST, ShardInfo, duplicate_infos
 from pipelines.parts import Parts
 from pipelines.provenance import clips_producer
 from pipelines.sources import Source, describe_sources, find_sources, read_sources, write_sources
@@ -261,6 +261,7 @@ def curate(config: CurateConfig, runner: RunnerOptions | None = None) -> dict:
         {"clips": (clips, producer)},
         curation={**total, "reasons": reasons},
         books=books_for_manifest(config.output, books),
+        **_without_stale_duplicates(config.output, clips),
     )
     return {
         **total,
@@ -305,7 +306,8 @@ def prepare(config: CurateConfig, runner: RunnerOptions) -> tuple[Step, list[Sou
     local = runner.runner in ("in-process", "multi-process")
     failures = Failures(config.output, JOB, mark, limit, local)
     work = CurateShard(config.output, settings, measured_by, per_shard, failures)
-    _set_aside(config.output, work, sources, mark, runner.retry_failed)
+    if not runner.dry_run:
+        _set_aside(config.output, work, sources, mark, runner.retry_failed)
     producer = {
         "job": JOB,
         **made[STEP],
@@ -346,6 +348,22 @@ def _remove_others(root: str, current: set[str]) -> None:
         for name in storage.list_names(storage.join(root, column)):
             if f"{column}/{name}" not in current:
                 storage.remove(storage.join(root, column, name))
+
+
+def _without_stale_duplicates(root: str, clips: list[ShardInfo]) -> dict:
+    """Removes the table of duplicates unless it is of these clips; returns the change of the manifest's facts.
+
+    Who reads duplicates/*.parquet without a look into the manifest must not take away clips by what others were.
+    """
+    if storage.exists(storage.join(root, MANIFEST)):
+        manifest = Dataset(root).manifest()
+        column = {"shards": [asdict(info) for info in clips]}
+        if duplicate_infos({**manifest, "columns": {"clips": column}}) is not None:
+            return {}
+    if storage.list_names(storage.join(root, DUPLICATES)):
+        storage.remove_tree(storage.join(root, DUPLICATES))
+        print("curate: the table of duplicates was of other clips and is removed; run `archon duplicates`", flush=True)
+    return {DUPLICATES: None}
 
 
 def register(parser: argparse.ArgumentParser) -> None:

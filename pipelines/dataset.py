@@ -394,6 +394,7 @@ def update_manifest(
     """Sets the named columns' shards and producers, and any further facts, in the manifest.
 
     Column -> (shards, producer). ``scores``: column -> the files of its table of scores (pipelines/column_scores.py).
+    A fact that is None is taken out.
     """
     path = storage.join(root, MANIFEST)
     manifest = {"schema_version": SCHEMA_VERSION, "columns": {}}
@@ -410,6 +411,7 @@ def update_manifest(
         if scores and column in scores:
             manifest["columns"][column]["scores"] = [asdict(info) for info in scores[column]]
     manifest.update(facts)
+    manifest = {name: value for name, value in manifest.items() if value is not None}
     check_manifest(manifest, COLUMN_FIELDS, path)
     write_json(path, manifest)
     return manifest

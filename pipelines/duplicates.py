@@ -8,6 +8,8 @@ or cut again, from the fingerprints in the quality table alone: no video is read
 2. ``pairs``: all blocks' keys of a part, sorted; clips that share a key are compared at the shift that the key gives.
 3. The pairs that passed are joined to groups. Only duplicates are held in memory here.
 
+The manifest says of which clips the table is (``duplicates.made_from``): it is not to be read beside others.
+
 A part's memory does not grow with the corpus, for there are more parts then; a word is compared with at most
 ``matching.NEIGHBOURS`` others. The same dataset gives the same tables on any runner and number of workers.
 """
@@ -18,7 +20,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
@@ -35,7 +37,8 @@ from pipelines.beam import (
     run_shards,
     runner_options,
 )
-from pipelines.dataset import Dataset, ShardInfo, write_json
+from pipelines.dataset import Dataset, ShardInfo, update_manifest, write_json
+from pipelines.manifest import DUPLICATES, clips_mark
 from pipelines.near_duplicates import PAIR, PAIRS_AT_ONCE, Clips, codes_of, each_once, grouped, verify
 from pipelines.stages import matching
 from pipelines.stages.matching import Limits
@@ -193,7 +196,8 @@ def find_duplicates(config: DuplicatesConfig, runner: RunnerOptions | None = Non
     """
     began, root, runner = time.monotonic(), config.dataset, runner or RunnerOptions()
     shards = quality_shards(root)
-    made_by = fingerprint(VERSION, config, Dataset(root).manifest()["columns"]["clips"]["shards"], shards)
+    manifest = Dataset(root).manifest()
+    made_by = fingerprint(VERSION, config, manifest["columns"]["clips"]["shards"], shards)
     done = state_path(root, JOB, "done.json")
     if storage.exists(done):
         before = json.loads(storage.read_bytes(done))
@@ -201,6 +205,7 @@ def find_duplicates(config: DuplicatesConfig, runner: RunnerOptions | None = Non
             storage.exists(storage.join(root, i["path"])) and storage.size(storage.join(root, i["path"])) == i["size"]
             for i in before["files"]
         ):
+            _enter(root, manifest, config.limits, before["files"])
             print("duplicates: done already", flush=True)
             return before["summary"]
     blocks = _blocks(shards, config.bytes_per_block)
@@ -227,10 +232,23 @@ def find_duplicates(config: DuplicatesConfig, runner: RunnerOptions | None = Non
         "comparisons": sum(marker["summary"]["candidates"] for marker in found),
         "seconds": round(time.monotonic() - began, 2),
     }
+    _enter(root, manifest, config.limits, [asdict(info) for info in files])
     write_json(done, {"made_by": made_by, "files": [vars(info) for info in files], "summary": summary})
     storage.remove_tree(storage.join(root, WORK))
     print(f"duplicates: {len(gone)} of {summary['clips']} clips go, {len(groups)} groups", flush=True)
     return summary
+
+
+def _enter(root: str, manifest: dict, limits: Limits, files: list[dict]) -> None:
+    """Says in the manifest which files are the table, and of which clips: those of the given (earlier) manifest."""
+    table = {
+        "made_from": clips_mark(manifest),
+        "count": sum(file["count"] for file in files),
+        "files": files,
+        "limits": asdict(limits),
+    }
+    if manifest.get(DUPLICATES) != table:
+        update_manifest(root, {}, **{DUPLICATES: table})
 
 
 def quality_shards(root: str) -> list[tuple[str, int]]:

@@ -5,6 +5,7 @@ in it is checked before anything is done with it, and a shard's path can only be
 folder, so no manifest makes a reader or a job touch a file outside the dataset.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping
@@ -15,6 +16,7 @@ from pipelines import storage
 
 MANIFEST = "manifest.json"
 SCORES = "scores"  # the folder of the columns' tables of scores
+DUPLICATES = "duplicates"  # the folder of the table of `archon duplicates`, and what the manifest says of it
 SCHEMA_VERSION = 2
 # 6,000 hours in shards of a hundred clips make a manifest of about 200 MB.
 MAX_MANIFEST_BYTES = 1 << 30
@@ -77,6 +79,11 @@ def check_manifest(manifest, columns: Collection[str], path: str) -> None:
         _check_files(path, name, f"{where}.shards", column.get("shards"), count)
         if "scores" in column:
             _check_files(path, SCORES, f"{where}.scores", column["scores"], count)
+    if DUPLICATES in manifest:
+        table = _check(path, DUPLICATES, manifest[DUPLICATES], dict)
+        _check(path, f"{DUPLICATES}.made_from", table.get("made_from"), str)
+        count = _number(path, f"{DUPLICATES}.count", table.get("count"))
+        _check_files(path, DUPLICATES, f"{DUPLICATES}.files", table.get("files"), count)
 
 
 def _check_files(path: str, folder: str, where: str, files, count: int) -> None:
@@ -101,6 +108,30 @@ def shard_infos(manifest: Mapping, column: str) -> list[ShardInfo]:
     """The shards of one column of a checked manifest, in order."""
     return [ShardInfo(**{key: shard[key] for key in ShardInfo.__dataclass_fields__}) for shard in
             manifest["columns"][column]["shards"]]  # fmt: skip
+
+
+# --- The table of duplicates ---
+
+
+def clips_mark(manifest: Mapping) -> str:
+    """Which clips there are, as a hash: another one when a shard of them is."""
+    shards = manifest["columns"].get("clips", {}).get("shards", ())
+    return hashlib.sha256("\n".join(shard["sha256"] for shard in shards).encode()).hexdigest()[:16]
+
+
+def duplicate_infos(manifest: Mapping) -> list[ShardInfo] | None:
+    """The files of the table of duplicates; None if there is none, or it is of other clips than those of now."""
+    table = manifest.get(DUPLICATES)
+    if table is None or table["made_from"] != clips_mark(manifest):
+        return None
+    return [ShardInfo(**file) for file in table["files"]]
+
+
+def stale_duplicates(root: str, manifest: Mapping) -> list[str]:
+    """The files among the tables of duplicates that are not of the clips of now, or that nothing says it of."""
+    current = {info.path for info in duplicate_infos(manifest) or ()}
+    found = storage.list_files(storage.join(root, DUPLICATES, "*.parquet"))
+    return [path for path in found if f"{DUPLICATES}/{path.rpartition('/')[2]}" not in current]
 
 
 def _check_shard(path: str, column: str, where: str, shard) -> None:

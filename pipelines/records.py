@@ -66,6 +66,8 @@ def encode_record(record: Mapping[str, Value]) -> bytes:
     feature = example.features.feature
     for name, value in record.items():
         if isinstance(value, np.ndarray):
+            if value.dtype.kind in "OV":  # bytes and dtype do not say what is in it
+                raise TypeError(f"field {name}: an array of {value.dtype} is not one of numbers or text")
             feature[name].bytes_list.value.append(np.ascontiguousarray(value).tobytes())
             feature[f"{name}/dtype"].bytes_list.value.append(value.dtype.str.encode())
             feature[f"{name}/shape"].int64_list.value.extend(value.shape)

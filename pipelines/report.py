@@ -97,7 +97,7 @@ def report(config: ReportConfig) -> dict:
     """Writes the report, its contact sheet, previews and scores; returns the counts and where they are."""
     dataset = Dataset(config.dataset)
     manifest = dataset.manifest()
-    tables = read_tables(dataset.root)
+    tables = read_tables(dataset.root, manifest)
     figures = account(manifest, tables)
     limits = decisions.rules(decisions.run_thresholds(manifest))
     columns = {name: dataset.column(name) for name in manifest["columns"]}
@@ -138,6 +138,8 @@ def report(config: ReportConfig) -> dict:
         sheet = overlay.grid([card.picture for card in cards], columns=2)
         storage.write_bytes(dataset.path(CONTACT_SHEET), overlay.encode_image(sheet, "PNG"))
         paths["contact_sheet"] = dataset.path(CONTACT_SHEET)
+    if tables.stale_duplicates:
+        print("report: duplicates/ is stale (not of these clips) and left out; run `archon duplicates`", flush=True)
     print(
         f"report: {figures['sources']} sources in, {figures['sources_with_clips']} gave {figures['clips']} clips "
         f"({figures['hours_kept'] * 60:.1f} min), {figures['sources_rejected']} gave none; {paths['report']}",

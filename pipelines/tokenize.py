@@ -5,6 +5,7 @@ pieces belong to the language model's vocabulary). A clip that lacks a column ke
 """
 
 import argparse
+import functools
 import json
 import time
 from collections.abc import Mapping
@@ -149,7 +150,8 @@ def tokenize(config: TokenizeConfig, runner: RunnerOptions | None = None) -> dic
         if not storage.exists(path):
             raise InputError(f"{path}: no such file; expected the trained {name} tokenizer (`archon train {name}`)")
         weights[name] = json.loads(storage.read_bytes(path))["weights_sha256"]
-    sources = [_shard_sources(config.dataset, info) for info in dataset.score_infos(ANNOTATIONS[0])]
+    look = functools.partial(_shard_sources, config.dataset)
+    sources = storage.map_requests(config.dataset, look, dataset.score_infos(ANNOTATIONS[0]))
     heldout = frozenset(heldout_sources(set().union(*sources)))
     manifest = dataset.manifest()
     upstream = [provenance.from_manifest(config.dataset, manifest, column) for column in infos]

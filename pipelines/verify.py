@@ -1,8 +1,8 @@
 """The command `archon verify`: every shard of a dataset against its manifest, and every record against its clip.
 
 For each column: its shards' sizes, record counts and hashes, those of its tables of scores; then, record by record, the
-fields that all records have, and that row k is the same clip in every column. ``--quick`` looks at sizes and counts
-only and reads no data.
+fields that all records have, and that row k is the same clip in every column. Also the table of duplicates, if it is of
+the clips that are there. ``--quick`` looks at sizes and counts only and reads no data.
 """
 
 import argparse
@@ -10,14 +10,15 @@ from collections.abc import Iterator
 
 from models.errors import InputError
 from pipelines.dataset import ROW_FIELDS, Dataset, ShardReader, check_file, check_shard
-from pipelines.manifest import score_infos
+from pipelines.manifest import duplicate_infos, score_infos, stale_duplicates
 
 
 def verify(root: str, columns: tuple[str, ...] = (), quick: bool = False) -> dict:
-    """Checks the named columns (default: all).
+    """Checks the named columns (default: all, and the table of duplicates).
 
     Returns:
-        {"ok", "columns": {name: {"shards", "records", "bytes", "bad"}}, "problems": one text for each bad shard}.
+        {"ok", "columns": {name: {"shards", "records", "bytes", "bad"}}, "problems": one text for each bad shard,
+        "stale": the files of a table of duplicates that is of other clips}.
 
     Raises:
         InputError: no dataset, its manifest is not one, or no such column.
@@ -47,7 +48,15 @@ def verify(root: str, columns: tuple[str, ...] = (), quick: bool = False) -> dic
             "bad": len(bad),
         }
         problems += bad
-    return {"ok": not problems, "columns": rows, "problems": problems}
+    stale: list[str] = []
+    if not columns:
+        for info in duplicate_infos(manifest) or ():
+            try:
+                check_file(root, info, full=not quick)
+            except InputError as error:
+                problems.append(str(error))
+        stale = stale_duplicates(root, manifest)
+    return {"ok": not problems, "columns": rows, "problems": problems, "stale": stale}
 
 
 def _wrong_records(dataset: Dataset, column: str, index: int) -> Iterator[str]:
@@ -94,6 +103,8 @@ def run(args: argparse.Namespace) -> dict:
         print(f"{name:<12} {row['shards']:>7} {row['records']:>9} {row['bytes'] / 1e6:>10.1f} {row['bad']:>4}")
     for text in result["problems"]:
         print(f"verify: {text}")
+    for path in result["stale"]:
+        print(f"verify: {path}: stale: not of the clips that are here; remove it or run `archon duplicates` again")
     how = "sizes and counts" if args.quick else "sizes, counts, hashes and records"
     print(
         f"verify: {how} are as the manifest says" if result["ok"] else f"verify: {len(result['problems'])} bad shards"

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from models.errors import InputError
+from models.signals import VIDEO_FPS
 from pipelines import storage
 from pipelines.dataset import Dataset
 from pipelines.state import state_path
@@ -81,11 +82,16 @@ def measure(root: str, date: str, by: str = "cpu") -> Measured:
     for job, per in JOBS.items():
         for label, found in sorted(markers[job].items()):
             seconds = sum(marker[field] for marker in found)
+            # Of annotate and tokenize what this run went through counts: rows that were used again took no time.
+            frames = sum(marker["summary"].get("frames", 0) for marker in found)
+            worked = hours[per] if job == "curate" else frames / VIDEO_FPS / 3600
+            if not worked:
+                continue
             stage = job if job != "annotate" else f"annotate {label}"
             option = "--output" if job == "curate" else "--dataset"
             backend = manifest["columns"].get(label, {}).get("producer", {}).get("backend")
             command = f"archon {job} {option} DATASET" + (f" (backend {backend})" if backend else "")
-            rates.append(Rate(stage, round(seconds / hours[per], 1), per, round(hours[per], 5), by, command))
+            rates.append(Rate(stage, round(seconds / worked, 1), per, round(worked, 5), by, command))
     columns = {
         name: round(sum(shard["size"] for shard in column["shards"]) / hours[KEPT_HOURS])
         for name, column in manifest["columns"].items()

@@ -126,7 +126,8 @@ TABLES: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
         },
     ),
     "duplicates/*.parquet": (
-        "One row per clip that has a double in the dataset. Written by `archon duplicates`.",
+        "One row per clip that has a double in the dataset. Written by `archon duplicates`, and removed by `archon "
+        "curate` when it makes other clips: `duplicates.made_from` in the manifest says of which clips it is.",
         _DUPLICATES,
     ),
 }

@@ -49,6 +49,12 @@ def people_section(found: Findings) -> str:
 
 def duplicates_section(found: Findings) -> str:
     double = found.tables.duplicates
+    if found.tables.stale_duplicates:
+        again = f"archon duplicates --dataset {escape(found.dataset)}"
+        return note(
+            "The table of duplicates is <b>stale</b>: it is not of these clips, and left out. "
+            f"<code>{again}</code> makes it again."
+        )
     if double is None:
         return ""
     if len(double) == 0:

@@ -13,6 +13,7 @@ import numpy as np
 
 from models.signals import VIDEO_FPS
 from pipelines import storage
+from pipelines.manifest import DUPLICATES, duplicate_infos, stale_duplicates
 from pipelines.state import STATE
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Tables:
         rejects: the reject table as it is: sources and segments.
         sources: one row per source; None where the dataset has none.
         duplicates: one row per clip that has a double; None where the dataset has none.
+        stale_duplicates: whether there is such a table of other clips, which is left out.
         failures: one row per annotator and clip that failed; None where none did.
         markers: what the jobs left about their shards: job, step, seconds, summary.
     """
@@ -43,19 +45,30 @@ class Tables:
     duplicates: "pa.Table | None"
     failures: "pa.Table | None"
     markers: list[dict]
+    stale_duplicates: bool = False
 
 
-def read_tables(root: str) -> Tables:
-    """Reads every table of the dataset."""
+def read_tables(root: str, manifest: Mapping) -> Tables:
+    """Reads every table of the dataset; that of duplicates if the manifest says that it is of its clips."""
     rejects = read_table(root, "rejects")
     return Tables(
         segments=join_segments(read_table(root, "quality"), rejects),
         rejects=rejects if rejects is not None else _empty(("source", "clip_id", *REJECT)),
         sources=read_table(root, "sources"),
-        duplicates=read_table(root, "duplicates"),
+        duplicates=_read_duplicates(root, manifest),
         failures=read_table(root, "failures"),
         markers=read_markers(root),
+        stale_duplicates=bool(stale_duplicates(root, manifest)),
     )
+
+
+def _read_duplicates(root: str, manifest: Mapping) -> "pa.Table | None":
+    infos = duplicate_infos(manifest)
+    if infos is None or stale_duplicates(root, manifest):
+        return None
+    if not all(storage.exists(storage.join(root, info.path)) for info in infos):
+        return None
+    return read_table(root, DUPLICATES)
 
 
 def read_table(root: str, name: str) -> "pa.Table | None":

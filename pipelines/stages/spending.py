@@ -56,6 +56,8 @@ def load_price(path: str | None, model: str) -> Price:
             known = ", ".join(prices)
             raise InputError(f"{name}: no price of {model} (it has {known}): add it, or give --gemini-prices FILE")
         price = Price(Decimal(str(prices[model]["input"])), Decimal(str(prices[model]["output"])), currency)
+    except InputError:  # a ValueError too
+        raise
     except FileNotFoundError as error:
         raise InputError(f"--gemini-prices {name}: no such file") from error
     except (ValueError, KeyError, TypeError, InvalidOperation) as error:

@@ -17,50 +17,8 @@ from pipelines.dataset import (
     update_manifest,
     write_shard,
 )
-from pipelines.records import decode_record, encode_record
 from tests.pipelines.rows import row
-
-RECORD = {
-    "clip_id": "c1",
-    "error": "",
-    "array": np.arange(6, dtype=np.int16).reshape(2, 3),
-    "empty": np.zeros((0, 4), np.float32),
-    "text": "héllo",
-    "raw": b"\x00\xff",
-    "count": -3,
-    "score": 0.5,
-}
-
-
-def same(a, b):
-    assert set(a) == set(b)
-    for name, value in a.items():
-        if isinstance(value, np.ndarray):
-            assert value.dtype == b[name].dtype and np.array_equal(value, b[name])
-        else:
-            assert type(value) is type(b[name]) and value == b[name]
-
-
-def test_record_round_trip():
-    same(RECORD, decode_record(encode_record(RECORD)))
-
-
-def test_record_bytes_do_not_depend_on_field_order():
-    assert encode_record(RECORD) == encode_record(dict(reversed(RECORD.items())))
-
-
-def test_record_is_a_tf_train_example():
-    tf = pytest.importorskip("tensorflow")
-    feature = tf.train.Example.FromString(encode_record(RECORD)).features.feature
-    assert feature["count"].int64_list.value[0] == -3
-    assert list(feature["array/shape"].int64_list.value) == [2, 3]
-    parsed = tf.io.parse_single_example(encode_record(RECORD), {"array": tf.io.FixedLenFeature([], tf.string)})
-    assert np.array_equal(np.frombuffer(parsed["array"].numpy(), np.int16).reshape(2, 3), RECORD["array"])
-
-
-def test_unknown_type_names_the_field():
-    with pytest.raises(TypeError, match="field x"):
-        encode_record({"x": [1, 2]})
+from tests.pipelines.test_records import RECORD
 
 
 def make_dataset(root, shards=(3, 2)):

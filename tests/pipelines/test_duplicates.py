@@ -12,7 +12,7 @@ from pipelines import duplicates, storage
 from pipelines.beam import RunnerOptions
 from pipelines.dataset import Dataset, update_manifest
 from pipelines.duplicates import DuplicatesConfig, find_duplicates
-from pipelines.manifest import ShardInfo
+from pipelines.manifest import ShardInfo, duplicate_infos, stale_duplicates
 from pipelines.stages.fingerprints import to_hex
 from tests.pipelines import cloud as clouds
 from tests.pipelines.media import ffmpeg, talking_head
@@ -174,6 +174,36 @@ def test_other_clips_or_limits_are_judged_again(tmp_path):
     strict = duplicates.Limits(picture_distance=0.01, sound_similarity=0.999)
     assert find_duplicates(DuplicatesConfig(root, strict), ALONE)["duplicates"] == 0
     assert table(root) == []
+
+
+def test_the_manifest_says_of_which_clips_the_table_is(tmp_path):
+    root = dataset(tmp_path / "d", corpus())
+    find_duplicates(DuplicatesConfig(root), ALONE)
+    manifest = Dataset(root).manifest()
+    [info] = duplicate_infos(manifest)
+    assert info.count == 5 and info.sha256 == storage.sha256_file(f"{root}/{info.path}")
+    assert stale_duplicates(root, manifest) == []
+    update_manifest(root, {"clips": ([ShardInfo("clips/other", 1, 9, "f" * 64)], {"job": "curate"})})
+    manifest = Dataset(root).manifest()
+    assert duplicate_infos(manifest) is None and stale_duplicates(root, manifest) == [f"{root}/{info.path}"]
+    find_duplicates(DuplicatesConfig(root), ALONE)
+    assert duplicate_infos(Dataset(root).manifest()) == [info]
+    # A table that is there already is entered if the manifest does not say so.
+    update_manifest(root, {}, duplicates=None)
+    find_duplicates(DuplicatesConfig(root), ALONE)
+    assert duplicate_infos(Dataset(root).manifest()) == [info]
+
+
+def test_clips_that_change_meanwhile_leave_a_stale_table(tmp_path, monkeypatch):
+    root = dataset(tmp_path / "d", corpus())
+
+    def grouped(*rest):
+        update_manifest(root, {"clips": ([ShardInfo("clips/other", 1, 9, "f" * 64)], {"job": "curate"})})
+        return []
+
+    monkeypatch.setattr(duplicates, "grouped", grouped)
+    find_duplicates(DuplicatesConfig(root), ALONE)
+    assert duplicate_infos(Dataset(root).manifest()) is None
 
 
 def test_the_command_prints_its_summary(tmp_path, capsys):

@@ -19,7 +19,9 @@ from tests.pipelines.rows import producer, row
 def dataset(tmp_path):
     root = tmp_path / "dataset"
     shards = [write_shard(root, shard_name("clips", k, 2), [row(f"{k}-{i}") for i in range(2)]) for k in range(2)]
-    update_manifest(root, {"clips": (shards, producer("clips"))})
+    file = {"path": "duplicates/one.parquet", "count": 3, "size": 9, "sha256": "0" * 64}
+    found = {"made_from": "0", "count": 3, "files": [file]}
+    update_manifest(root, {"clips": (shards, producer("clips"))}, duplicates=found)
     return Dataset(root)
 
 
@@ -67,6 +69,11 @@ def shard(manifest) -> dict:
         (lambda m: m["columns"]["clips"].update(shards=[[]]), r"clips.shards\[0\]"),
         (lambda m: m["columns"]["clips"].update(producer="me"), r"clips.producer"),
         (lambda m: m["columns"].update({"../up": m["columns"]["clips"]}), r"columns has '../up'"),
+        (lambda m: m["duplicates"]["files"][0].update(path="clips/x"), r"duplicates.files\[0\].path is 'clips/x'"),
+        (lambda m: m["duplicates"].update(count=2), r"duplicates.count is 2, but duplicates.files have another sum"),
+        (lambda m: m["duplicates"].update(made_from=7), r"duplicates.made_from is 7, expected a text"),
+        (lambda m: m["duplicates"].pop("files"), r"duplicates.files is None"),
+        (lambda m: m.update(duplicates=[]), r"field duplicates is \[\], expected an object"),
         (lambda m: m.update(columns=[]), r"field columns"),
         (lambda m: m.update(schema_version=1), r"schema_version is 1, expected"),
     ],

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 
 from infra.cli import main
 from models.errors import InputError
-from pipelines.dataset import MANIFEST, Dataset, write_json
+from pipelines.dataset import MANIFEST, Dataset, update_manifest, write_json
+from pipelines.manifest import ShardInfo, clips_mark
 from pipelines.report import ReportConfig, account, report, what_if
 from pipelines.stages.filters import FilterThresholds
 from tests.pipelines.painted import make_dataset
@@ -66,6 +68,10 @@ def dataset(tmp_path_factory):
         (root / name).mkdir(exist_ok=True)
         rows_without = [{k: v for k, v in row.items() if k != "shard"} for row in table]
         pq.write_table(pa.Table.from_pylist(rows_without), root / name / f"{name}-00000-of-00001.parquet")
+    name = "duplicates/duplicates-00000-of-00001.parquet"
+    info = asdict(ShardInfo(name, len(doubles), (root / name).stat().st_size, "0" * 64))
+    found = {"made_from": clips_mark(made.manifest()), "count": len(doubles), "files": [info]}
+    update_manifest(root, {}, duplicates=found)
     write_json(f"{root}/_state/curate/clips/00000-of-00001.json", {"seconds": 8.0, "summary": {"video_seconds": 60.0}})
     return made
 
@@ -157,6 +163,19 @@ def test_every_part_of_the_page_is_there(page):
     assert len(re.findall("class=card>", text)) == 2
     # The small face is the only reason that its three seconds are lost.
     assert re.search(r"face too small.*?&minus;3\.0 s.*?<td class=n>3\.0 s</td></tr>", text)
+
+
+def test_a_table_of_duplicates_of_other_clips_is_left_out_and_said_to_be_stale(reported, tmp_path, capsys):
+    dataset, figures = reported
+    assert "clip0" in pq.read_table(figures["scores"])["duplicate_of"].to_pylist()
+    assert "stale" not in Path(figures["report"]).read_text()
+    shutil.copytree(dataset.root, tmp_path / "set")
+    update_manifest(tmp_path / "set", {}, duplicates={**dataset.manifest()["duplicates"], "made_from": "0" * 16})
+    again = report(ReportConfig(str(tmp_path / "set"), clips=1, samples=0, worst=0))
+    text = Path(again["report"]).read_text()
+    assert "table of duplicates is <b>stale</b>" in text and "would be left" not in text
+    assert "duplicates/ is stale" in capsys.readouterr().out
+    assert "duplicate_of" not in pq.read_schema(again["scores"]).names
 
 
 def test_contact_sheet_shows_every_clip(reported):

@@ -1,6 +1,7 @@
 """What `archon curate` does again, and what it does not, when something changed. With sources that cost nothing."""
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -9,7 +10,10 @@ import pytest
 from pipelines import curate as job
 from pipelines.beam import RunnerOptions
 from pipelines.curate import CurateConfig, curate
+from pipelines.dataset import Dataset, update_manifest
+from pipelines.duplicates import write_tables
 from pipelines.failures import TooManyFailures
+from pipelines.manifest import clips_mark
 from pipelines.stages.filters import FilterThresholds
 from tests.pipelines.fake_sources import fake_curate, write_source
 from tests.pipelines.test_curate import HERE, files
@@ -272,3 +276,25 @@ def test_a_name_that_is_no_text_is_accounted_for(folder, tmp_path):
         file.write(b"x")
     summary = curate(CurateConfig((str(folder),), str(tmp_path / "out")), HERE)
     assert summary["sources"] == summary["failed"] == 8
+
+
+def test_the_table_of_duplicates_goes_when_the_clips_change(folder, tmp_path, done, capsys):
+    root = tmp_path / "out"
+    run(folder, root)
+
+    def entered():
+        return Dataset(root).manifest().get("duplicates")
+
+    found = [asdict(info) for info in write_tables(str(root), [{"clip_id": "x"}])]
+    made_from = clips_mark(Dataset(root).manifest())
+    update_manifest(root, {}, duplicates={"made_from": made_from, "count": 1, "files": found})
+    run(folder, root)
+    assert entered() and len(list((root / "duplicates").iterdir())) == 1
+    assert "removed" not in capsys.readouterr().out
+    run(folder, root, thresholds=FilterThresholds(min_face_size=80.0))
+    assert not entered() and not (root / "duplicates").exists()
+    assert "table of duplicates was of other clips and is removed" in capsys.readouterr().out
+    # One that nothing says it of, as of a run that was killed, is not trusted either.
+    write_tables(str(root), [])
+    run(folder, root, thresholds=FilterThresholds(min_face_size=80.0))
+    assert not (root / "duplicates").exists()

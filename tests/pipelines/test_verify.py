@@ -1,10 +1,13 @@
 import json
+from dataclasses import asdict
 
 import pytest
 
 from infra.cli import main
 from models.errors import InputError
 from pipelines.dataset import Dataset, shard_name, update_manifest, write_shard
+from pipelines.duplicates import write_tables
+from pipelines.manifest import clips_mark
 from pipelines.verify import verify
 from tests.pipelines.rows import producer, row, write_column
 
@@ -69,6 +72,27 @@ def test_a_record_of_another_clip_and_one_without_its_fields_are_found(dataset):
     assert len(problems) == 2
     assert "record 0 is of clip 0-1, but the clip there is 0-0" in problems[0]
     assert "record 0 has no source_sha256" in problems[1]
+
+
+def test_the_table_of_duplicates_counts_if_it_is_of_these_clips(dataset, capsys):
+    files = write_tables(dataset.root, [])
+    name = f"{dataset.root}/{files[0].path}"
+    found = {"made_from": clips_mark(dataset.manifest()), "count": 0, "files": [asdict(info) for info in files]}
+    assert verify(dataset.root)["stale"] == [name]  # nothing says of which clips it is
+    update_manifest(dataset.root, {}, duplicates=found)
+    assert verify(dataset.root)["ok"] and verify(dataset.root)["stale"] == []
+    write_tables(dataset.root, [{"clip_id": "0-0"}])
+    assert verify(dataset.root, quick=True)["problems"][0].startswith(f"{name}: ")
+    assert verify(dataset.root, ("clips",))["ok"]
+    # Once it is of other clips, what is in it is no fault of the dataset.
+    rows = [[row(f"{k}-{i}", source=1) for i in range(2)] for k in range(2)]
+    shards = [write_shard(dataset.root, shard_name("clips", k, 2), part) for k, part in enumerate(rows)]
+    update_manifest(dataset.root, {"clips": (shards, producer("clips"))})
+    capsys.readouterr()
+    assert main(["verify", "--dataset", dataset.root, "--quick", "--json"]) == 0
+    out = capsys.readouterr().out
+    assert f"{name}: stale: not of the clips that are here" in out
+    assert json.loads(out.splitlines()[-1])["stale"] == [name]
 
 
 def test_wrong_names_are_refused(dataset, tmp_path):

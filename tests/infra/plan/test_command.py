@@ -5,12 +5,11 @@ import json
 import pytest
 
 from infra.cli import main
-from infra.plan import measured as rates
 from infra.plan.command import PRESETS, PlanConfig, lines_of, make_plan
-from infra.plan.measured import KEPT_HOURS, SOURCE_HOURS, Measured, Rate, measure, read_measured
+from infra.plan.measured import KEPT_HOURS, SOURCE_HOURS, Measured, Rate, read_measured
 from infra.plan.prices import DEFAULT, Prices, read_prices
 from models.errors import InputError
-from pipelines.dataset import ShardInfo, update_manifest, write_json
+from tests.infra.plan.finished import write_finished
 
 MEASURED = Measured(
     "one core",
@@ -86,53 +85,9 @@ def test_wrong_settings_are_named(change, says):
         make_plan(replace(CONFIG, **change), MEASURED, PRICES)
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (("vcpu_hour = 0.05", "vcpu_hour = -1"), "vcpu_hour = -1: expected a price"),
-        (("vcpu_hour = 0.05", "vcpu_hour = 'cheap'"), "vcpu_hour = 'cheap'"),
-        (("vcpu_hour = 0.05", ""), "vcpu_hour is missing"),
-        (("vcpu_hour = 0.05", "vcpu_hour = 0.05\ncpu = 1"), "unknown field cpu"),
-        (("nvidia-l4 = 0.7", "nvidia-l4 = true"), "gpu_hour.nvidia-l4 = True"),
-        (("checked = false", "checked = 'yes'"), "checked = 'yes': expected bool"),
-        (("checked = false", "checked ="), "not TOML"),
-    ],
-)
-def test_a_wrong_price_file_is_named_with_its_field(change, says, tmp_path):
-    text = DEFAULT.read_text()
-    assert change[0] in text
-    (tmp_path / "p.toml").write_text(text.replace(*change))
-    with pytest.raises(InputError, match=f"--prices {tmp_path}/p.toml: .*{says}"):
-        read_prices(tmp_path / "p.toml")
-    with pytest.raises(InputError, match="none.toml: no such file"):
-        read_prices(tmp_path / "none.toml")
-
-
 @pytest.fixture
 def dataset(tmp_path):
-    """A dataset's manifest and markers: 0.2 hours in, 0.1 hours kept."""
-    root = str(tmp_path / "set")
-    info = {name: [ShardInfo(f"{name}/x", 3, size, "0" * 64)] for name, size in (("clips", 10**8), ("pose", 10**5))}
-    update_manifest(root, {name: (shards, {"job": "j", "backend": f"{name}-maker"}) for name, shards in info.items()})
-    for job, label, seconds, facts in (
-        ("curate", "clips", 100.0, {"video_seconds": 360.0, "clip_seconds": 180.0}),
-        ("annotate", "pose", 50.0, {"frames": 5400}),
-    ):
-        for shard in ("00000-of-00002", "00001-of-00002"):
-            marker = {"fingerprint": "f", "files": [], "seconds": 2 * seconds, "cpu_seconds": seconds, "summary": facts}
-            write_json(f"{root}/_state/{job}/{label}/{shard}.json", marker)
-    return root
-
-
-def test_rates_are_read_from_a_datasets_own_markers(dataset):
-    found = measure(dataset, "2026-02-03")
-    assert found.keep_share == 0.5 and found.column_bytes == {"clips": 10**9, "pose": 10**6}
-    by_stage = {rate.stage: rate for rate in found.rates}
-    assert by_stage["curate"].seconds == 1000.0 and by_stage["curate"].per == SOURCE_HOURS
-    assert by_stage["annotate pose"].seconds == 1000.0 and by_stage["annotate pose"].per == KEPT_HOURS
-    clock = {rate.stage: rate for rate in measure(dataset, "2026-02-03", by="clock").rates}
-    assert clock["curate"].seconds == 2000.0 and (clock["curate"].by, by_stage["curate"].by) == ("clock", "cpu")
-    assert "pose-maker" in by_stage["annotate pose"].command
+    return write_finished(str(tmp_path / "set"))
 
 
 def test_the_command_follows_the_users_dataset_and_prices(dataset, tmp_path, capsys):
@@ -147,17 +102,6 @@ def test_the_command_follows_the_users_dataset_and_prices(dataset, tmp_path, cap
     assert main(["plan", "--from", str(tmp_path / "none")]) == 2
 
 
-def test_a_dataset_that_kept_nothing_is_refused(tmp_path):
-    update_manifest(tmp_path, {})
-    with pytest.raises(InputError, match="no hours to measure by"):
-        measure(str(tmp_path), "2026-01-01")
-
-
-def test_the_shipped_rates_are_sound():
-    shipped = read_measured(rates.DEFAULT)
-    stages = {rate.stage for rate in shipped.rates}
-    assert stages >= {"curate", "annotate image", "annotate semantics", "annotate speech"}
-    assert all(rate.seconds > 0 and rate.hours > 0 and rate.command.startswith("archon ") for rate in shipped.rates)
-    assert set(shipped.column_bytes) >= {"clips", "semantics", "speech"} and 0 < shipped.keep_share <= 1
-    plan = make_plan(PRESETS["paper"], shipped, read_prices())
+def test_the_shipped_rates_and_prices_make_a_plan():
+    plan = make_plan(PRESETS["paper"], read_measured(), read_prices())
     assert plan["cost"] > 0 and plan["hours"] == 6000

@@ -1,9 +1,13 @@
+from dataclasses import asdict
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.dataset import write_json
-from pipelines.reporting.tables import numbers, read_markers, read_table, texts, totals
+from pipelines.duplicates import write_tables
+from pipelines.manifest import clips_mark
+from pipelines.reporting.tables import numbers, read_markers, read_table, read_tables, texts, totals
 from tests.pipelines.reporting.tables import make_tables, reject, segment
 
 
@@ -52,3 +56,22 @@ def test_markers_of_every_job(tmp_path):
 def test_totals_are_sorted_by_weight():
     assert totals(np.array(["b", "a", "b"], object), np.array([1.0, 3.0, 1.0])) == {"a": 3.0, "b": 2.0}
     assert totals(np.array([], object), np.array([])) == {}
+
+
+def test_duplicates_are_read_if_the_manifest_says_that_they_are_of_its_clips(tmp_path):
+    root, manifest = str(tmp_path), {"columns": {"clips": {"shards": [{"sha256": "a"}, {"sha256": "b"}]}}}
+
+    def looked(entry) -> tuple[int | None, bool]:
+        tables = read_tables(root, manifest if entry is None else {**manifest, "duplicates": entry})
+        return None if tables.duplicates is None else len(tables.duplicates), tables.stale_duplicates
+
+    assert looked(None) == (None, False)
+    [info] = write_tables(root, [{"clip_id": "x"}, {"clip_id": "y"}])
+    entry = {"made_from": clips_mark(manifest), "count": 2, "files": [asdict(info)]}
+    assert looked(entry) == (2, False)
+    assert looked(None) == looked({**entry, "made_from": "0" * 16}) == (None, True)
+    other = {**asdict(info), "path": "duplicates/duplicates-00001-of-00002.parquet"}
+    assert looked({**entry, "files": [other]}) == (None, True)
+    assert looked({**entry, "files": [*entry["files"], other]}) == (None, False)  # a part of a table is none
+    swapped = {"columns": {"clips": {"shards": [{"sha256": "b"}, {"sha256": "a"}]}}}
+    assert clips_mark(swapped) != clips_mark(manifest) != clips_mark({"columns": {}})

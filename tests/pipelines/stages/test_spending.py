@@ -44,3 +44,11 @@ def test_wrong_price_files_are_named(tmp_path, content, message):
 
 def test_the_price_file_that_comes_along_knows_the_papers_captioner():
     assert load_price(None, "gemini-2.5-pro").output > load_price(None, "gemini-2.5-pro").input > 0
+
+
+def test_a_model_without_a_price_is_told_of_those_that_have_one(tmp_path):
+    name = price_file(tmp_path, {"currency": "EUR", "per_million_tokens": {"n": {}, "o": {}}})
+    with pytest.raises(
+        InputError, match=f"^{name}: no price of m .it has n, o.: add it, or give --gemini-prices FILE$"
+    ):
+        load_price(name, "m")
