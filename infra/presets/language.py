@@ -23,6 +23,7 @@ class LanguageConfig:
     clip: largest global norm of a gradient.
     heldout_batches: most batches of a held-out evaluation.
     weights: "uniform", or the path of a JSON file {task: weight}.
+    init_from: folder of a Gemma checkpoint to begin with (models/gemma.py); its sizes replace the six of the body.
     """
 
     width: int
@@ -47,6 +48,7 @@ class LanguageConfig:
     clip: float = 1.0
     heldout_batches: int = 12
     weights: str = "uniform"
+    init_from: str = ""
 
 
 TINY = LanguageConfig(

@@ -16,8 +16,10 @@ from infra.presets.language import LanguageConfig
 from infra.training.jobs import preset_config
 from infra.training.loop import Job
 from models.errors import InputError
+from models.gemma import checkpoint_files, load_gemma, read_sizes
 from models.io import save_model
 from models.language_model import LanguageModelConfig, init_params, loss
+from pipelines import storage
 from pipelines.dataset import Dataset
 from tasks.generate import check_weights, read_token_space
 from tasks.loader import ExampleMaker, HeadLayout, LoaderConfig, TokenRecords, heldout_batches, training_batches
@@ -29,10 +31,13 @@ from tasks.registry import TASKS
 
 @dataclass(frozen=True)
 class LanguageJobConfig:
-    """What a work directory belongs to: the preset and the vocabulary that the tokenizers gave."""
+    """What a work directory belongs to: the preset, the vocabulary that the tokenizers gave, and the hashes of the
+    checkpoint's files that the training begins with.
+    """
 
     preset: LanguageConfig
     vocabulary: Vocabulary
+    begins_with: tuple[str, ...] = ()
 
 
 def build(
@@ -51,8 +56,12 @@ def build(
     config = preset_config("infra.presets.language", preset, overrides)
     if steps is not None:
         config = dataclasses.replace(config, steps=steps)
+    begins_with: tuple[str, ...] = ()
+    if config.init_from:
+        config = with_sizes_of(config.init_from, config)
+        begins_with = tuple(storage.sha256_file(path) for path in checkpoint_files(config.init_from))
     if dataset is None:
-        return make_job(LanguageJobConfig(config, Vocabulary.of_codebooks(PAPER_CODEBOOKS, eos=1)))
+        return make_job(LanguageJobConfig(config, Vocabulary.of_codebooks(PAPER_CODEBOOKS, eos=1), begins_with))
     if tokenizers is None:
         raise InputError("train language: --tokenizers is needed: the vocabulary is computed from them")
     space = read_token_space(tokenizers)
@@ -62,13 +71,21 @@ def build(
     check_weights(made, space.weights, f"{dataset}: tokens were made by", f"{tokenizers} has")
     data = json.dumps([dataclasses.asdict(info) for info in Dataset(dataset).shard_infos("tokens")])
     return make_job(
-        LanguageJobConfig(config, space.vocabulary),
+        LanguageJobConfig(config, space.vocabulary, begins_with),
         text=space.text,
         weights=space.weights,
         column=column,
         data=hashlib.sha256(data.encode()).hexdigest()[:16],
         seed=seed,
     )
+
+
+def with_sizes_of(folder: str, config: LanguageConfig) -> LanguageConfig:
+    """Returns the preset with the body's sizes of a Gemma checkpoint; a full-width image table stays one."""
+    sizes = dataclasses.asdict(read_sizes(folder))
+    del sizes["text"]
+    image = sizes["width"] if config.image_width == config.width else config.image_width
+    return dataclasses.replace(config, **sizes, image_width=image)
 
 
 def model_config(config: LanguageConfig, vocabulary: Vocabulary) -> LanguageModelConfig:
@@ -133,6 +150,10 @@ def make_job(
         params = init_params(model, key)
         return {"params": params, "optimizer": update.init(params)}
 
+    def begin_from(state):
+        params = load_gemma(preset.init_from, model, state["params"])
+        return {"params": params, "optimizer": state["optimizer"]}
+
     def step(state, batch, key):
         del key  # nothing is random in a step
         (value, _), grads = jax.value_and_grad(lambda p: loss(model, p, batch), has_aux=True)(state["params"])
@@ -176,4 +197,5 @@ def make_job(
         steps=preset.steps,
         items=preset.rows,
         data=data,
+        begin_from=begin_from if preset.init_from else None,
     )

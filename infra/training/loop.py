@@ -60,6 +60,7 @@ class Job:
         steps: how many steps.
         items: examples in a batch, for display.
         data: identity of the training data (a hash); a work directory belongs to one.
+        begin_from: new state -> state, not compiled: puts weights in that were trained elsewhere.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Job:
     steps: int
     items: int = 0
     data: str = ""
+    begin_from: Callable[[State], State] | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,8 @@ def train(
     with _Signals() as signals:
         if start is None:
             begin = 0
-            state = spread.state(_initialise(job, jax.random.fold_in(root, _HELDOUT_STREAM - 1)))
+            state = _initialise(job, jax.random.fold_in(root, _HELDOUT_STREAM - 1))
+            state = spread.state(state if job.begin_from is None else job.begin_from(state))
             _truncate_log(workdir, before=0)
             before = heldout_metrics(job, evaluate_fn, state, root)
             _log(workdir, {"step": 0, "heldout": before})

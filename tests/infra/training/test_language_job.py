@@ -11,7 +11,7 @@ import pytest
 from infra.presets.language import PAPER, TINY
 from infra.training import language_job
 from infra.training.jobs import build_job
-from infra.training.language_job import LanguageJobConfig, make_job, model_config, task_weights
+from infra.training.language_job import LanguageJobConfig, make_job, model_config, task_weights, with_sizes_of
 from infra.training.loop import train
 from models.errors import InputError
 from models.io import load_model
@@ -85,6 +85,26 @@ def test_it_learns_and_the_right_condition_helps(tmp_path):
         step_loss(job, params, clip | {"image": o["image"]}, names[1]) for clip, o in zip(clips, others, strict=True)
     ]
     assert np.mean(right) < np.mean(wrong)
+
+
+def test_it_begins_with_a_checkpoint(tmp_path):
+    """The body's sizes are the checkpoint's, its weights are there before the first step, and go with the run."""
+    from transformers import GemmaConfig, GemmaForCausalLM
+
+    sizes = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1)
+    rows = VOCABULARY.sizes[0][0]
+    gemma = GemmaForCausalLM(GemmaConfig(vocab_size=rows, head_dim=16, intermediate_size=40, **sizes))
+    gemma.save_pretrained(tmp_path / "gemma")
+    preset = with_sizes_of(str(tmp_path / "gemma"), dataclasses.replace(SMALL, init_from=str(tmp_path / "gemma")))
+    assert (preset.width, preset.layers, preset.head_width, preset.hidden) == (32, 1, 16, 40)
+    column = [record(i, frames=37) for i in range(8)]
+    preset = dataclasses.replace(preset, steps=1, warmup=0, peak_rate=0.0, final_rate=0.0)
+    train(make_job(LanguageJobConfig(preset, VOCABULARY), text=ByteText(), column=column), tmp_path / "w", save_every=0)
+    _, config, params, _ = load_model(tmp_path / "w")
+    assert config["width"] == 32
+    wanted = gemma.model.layers[0].mlp.down_proj.weight.detach().numpy().T
+    np.testing.assert_array_equal(params["layers"]["down"][0], wanted)
+    np.testing.assert_array_equal(params["embedding"]["text"], gemma.model.embed_tokens.weight.detach().numpy())
 
 
 @pytest.mark.slow
