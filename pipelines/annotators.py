@@ -13,7 +13,7 @@ import numpy as np
 
 from models.errors import InputError
 from models.loading import load_once
-from pipelines import caption_backends, script_backends
+from pipelines import caption_backends, script_backends, storage
 from pipelines.beam import Hints, fingerprint
 from pipelines.code_hash import OWN, code_hash, package_version
 from pipelines.dataset import ANNOTATIONS
@@ -143,7 +143,10 @@ def _fit(clip: Record, _: dict, config: AnnotateConfig, backend: str) -> Fields:
 def _segmenter(directory: str | None):
     from models.segmenter import SegmenterModel
 
-    return SegmenterModel(directory)
+    if directory is None:
+        return SegmenterModel()
+    with storage.local_folder(directory) as folder:
+        return SegmenterModel(folder)
 
 
 def _semantics_by_network(clip: Record, columns: dict, config: AnnotateConfig, backend: str) -> Fields:
@@ -226,7 +229,10 @@ def _fit_weights(settings: AnnotateConfig) -> str:
 def _segmenter_weights(settings: AnnotateConfig) -> str:
     from models.segmenter import segmenter_sha256
 
-    return f"segmenter {segmenter_sha256(settings.segmenter)}"
+    if settings.segmenter is None:
+        return f"segmenter {segmenter_sha256()}"
+    with storage.local_folder(settings.segmenter) as folder:
+        return f"segmenter {segmenter_sha256(folder)}"
 
 
 # --- All annotators ---

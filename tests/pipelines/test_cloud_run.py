@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from models.errors import InputError
-from pipelines import column_shard, gcs, storage
+from pipelines import annotators, column_shard, gcs, storage
 from pipelines.annotate import annotate
 from pipelines.annotators import AnnotateConfig
 from pipelines.beam import RunnerOptions
@@ -118,3 +118,19 @@ def test_a_half_written_shard_is_refused_by_name(cloud, tmp_path):
     with pytest.raises(InputError, match="not a whole ArrayRecord file"):
         ShardReader(f"{ROOT}/clips/one.array_record")[0]
     assert isinstance(info, ShardInfo) and not Path(tmp_path, "clips").exists()
+
+
+def test_a_segmenter_on_a_cloud_is_the_one_on_a_disk(cloud):
+    """Its mark is that of the files, and it is loaded from there."""
+    from models.segmenter import EMBEDDED
+
+    place = f"gs://{clouds.BUCKET}/segmenter"
+    for path in EMBEDDED.glob("model.*"):
+        storage.write_bytes(f"{place}/{path.name}", path.read_bytes())
+    here, there = AnnotateConfig("set"), AnnotateConfig("set", segmenter=place)
+    assert annotators._segmenter_weights(there) == annotators._segmenter_weights(here)
+    annotators._segmenter.cache_clear()
+    model = annotators._segmenter(place)
+    assert model.facts()["weights_sha256"] == annotators._segmenter(None).facts()["weights_sha256"]
+    with pytest.raises(InputError, match="nothing is there"):
+        annotators._segmenter_weights(AnnotateConfig("set", segmenter=f"gs://{clouds.BUCKET}/none"))
