@@ -21,8 +21,8 @@ class LanguageConfig:
     window: latent steps of a window and its past.
     steps, warmup: of training. peak_rate, final_rate: learning rates. weight_decay: decoupled (AdamW).
     clip: largest global norm of a gradient.
-    heldout_batches: most batches of a held-out evaluation.
-    weights: "uniform", or the path of a JSON file {task: weight}.
+    heldout_batches: most batches of a held-out evaluation. Examples of all tasks come first: as many batches as these
+        fill measure every task.
     """
 
     width: int
@@ -46,7 +46,6 @@ class LanguageConfig:
     weight_decay: float = 1e-3
     clip: float = 1.0
     heldout_batches: int = 12
-    weights: str = "uniform"
 
 
 TINY = LanguageConfig(
@@ -68,6 +67,7 @@ TINY = LanguageConfig(
     warmup=15,
     peak_rate=4e-3,
     final_rate=2e-4,
+    heldout_batches=40,
 )
 
 PAPER = LanguageConfig(
