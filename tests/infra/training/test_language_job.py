@@ -138,6 +138,17 @@ def test_a_dataset_is_trained_on_only_with_the_tokenizers_that_made_it(tmp_path,
         build_job("language", dataset=tmp_path, tokenizers=tmp_path)
 
 
+def test_the_held_out_loss_of_the_tiny_preset_is_of_every_task_that_fits():
+    """One held-out clip of four seconds: its whole semantics leave no room for the script."""
+    clip = record(0, frames=121) | {"description": "d" * 40, "script": "s" * 10}
+    job = make_job(LanguageJobConfig(TINY, VOCABULARY), text=ByteText(), column=[clip])
+    batches = list(job.heldout_batches())
+    assert len(batches) == TINY.heldout_batches
+    found = {int(task) for batch in batches for task in batch["head_tasks"][batch["head_weights"] > 0]}
+    missing = {task.name for number, task in enumerate(TASKS) if number not in found}
+    assert missing == {"semantics-to-script", "video-to-script"}
+
+
 def test_a_work_directory_belongs_to_its_mixture(tmp_path):
     """The weights are part of the config: where they came from does not matter, what they are does."""
     table = {task.name: {"weight": 1.0} for task in TASKS}
