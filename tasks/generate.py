@@ -89,8 +89,8 @@ def load_language(model: Path | str, tokenizers: Path | str) -> Language:
     found = read_token_space(tokenizers)
     if found.vocabulary != vocabulary:
         raise InputError(
-            f"{model}: trained with the ranges {vocabulary.to_json()}, but the tokenizers in {tokenizers} have "
-            f"{found.vocabulary.to_json()}; expected the tokenizers it was trained with"
+            f"{model}: trained with the ranges ({vocabulary.show()}), but the tokenizers in {tokenizers} have "
+            f"({found.vocabulary.show()}); expected the tokenizers it was trained with"
         )
     check_weights(meta.extra["tokenizers"], found.weights, f"{model}: trained with", f"{tokenizers} has")
     template = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))

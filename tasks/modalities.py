@@ -239,6 +239,15 @@ class Vocabulary:
     def stream_ranges(self, stream: str) -> tuple[Range, ...]:
         return tuple(r for r in self.ranges if r.stream == stream)
 
+    def show(self) -> str:
+        """Returns the ranges as one line: each stream's ids, its levels where it has several, the total."""
+        parts = []
+        for stream in STREAMS:
+            ranges = self.stream_ranges(stream)
+            levels = f" in levels of {' + '.join(str(r.size) for r in ranges)}" if len(ranges) > 1 else ""
+            parts.append(f"{stream} {ranges[0].start}-{ranges[-1].start + ranges[-1].size - 1}{levels}")
+        return f"{', '.join(parts)}; {self.total} ids, end of text {self.eos}"
+
     def to_json(self) -> dict:
         return {"sizes": dict(zip(STREAMS, map(list, self.sizes), strict=True)), "eos": self.eos, "total": self.total}
 
