@@ -21,6 +21,10 @@ MEASURES = {
         "pipelines.measure.fits",
         "3DMM fits: against the truth of synthetic clips, and against the landmarks of real ones",
     ),
+    "mixture": (
+        "infra.measure_mixture",
+        "the language model's tasks: held-out perplexity of each, and the weights file for the next run",
+    ),
     "segmentation": (
         "pipelines.measure.segmentation",
         "the 21 classes: IoU on rendered people and with a face mesh on real clips, flicker, rate; the model card",
@@ -35,7 +39,10 @@ MEASURES = {
 def register(parser: argparse.ArgumentParser) -> None:
     """Adds one subcommand a measure."""
     parser.description = "Measure one part against truth and print the table that the README quotes."
-    parser.epilog = "examples:\n  archon measure corpus --clips 24\n  archon measure corpus --corpus W/videos --json"
+    parser.epilog = """examples:
+  archon measure corpus --clips 24
+  archon measure corpus --corpus W/videos --json
+  archon measure mixture --model W/models/language --dataset W/dataset --tokenizers W/models --output weights.json"""
     names = parser.add_subparsers(dest="measure", metavar="NAME", required=True)
     for name, (module, about) in MEASURES.items():
         sub = names.add_parser(name, help=about, description=about, formatter_class=parser.formatter_class)

@@ -1,47 +1,65 @@
-"""``archon tasks``: what the language model learns, the vocabulary, and one example as the model reads it."""
+"""``archon tasks``: the modalities and their tokens, the 72 tasks, and one example as the model reads it."""
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from models.errors import InputError
 
+if TYPE_CHECKING:
+    from tasks.modalities import Vocabulary
+
+PRESETS = ("paper", "tiny")
+
 
 def register(parser: argparse.ArgumentParser) -> None:
-    parser.description = "List the tasks and the vocabulary, or show one task's steps as the model reads them."
+    parser.description = (
+        "List the tasks, the modalities and their ids, or show one task's steps as the model reads them."
+    )
     parser.epilog = """examples:
   archon tasks
-  archon tasks --tokenizers W/models
-  archon tasks --show speech-to-script --dataset W/dataset"""
+  archon tasks --preset paper --seconds 10
+  archon tasks --tokenizers W/models --weights weights.json
+  archon tasks --show speech-to-script --dataset W/dataset
+  archon tasks --markdown"""
     parser.add_argument("--show", metavar="NAME", help="one task: its prompts, step by step")
-    parser.add_argument("--tokenizers", type=Path, help="compute the vocabulary from these; default: the paper's sizes")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--preset", choices=PRESETS, help="ids of tokenizers of this size (default: paper)")
+    source.add_argument("--tokenizers", type=Path, help="ids of these trained tokenizers")
+    parser.add_argument("--seconds", type=float, default=5.0, help="count the tokens of so long a clip (default: 5)")
+    parser.add_argument(
+        "--weights", metavar="FILE", help="sampling weights of `archon measure mixture`, not uniform ones"
+    )
     parser.add_argument("--dataset", type=Path, help="with --show: the contents of this dataset's first clip")
+    parser.add_argument("--markdown", action="store_true", help="the tables of docs/tasks.md")
 
 
 def run(args: argparse.Namespace) -> dict:
     from tasks.generate import read_token_space
-    from tasks.mixture import uniform_weights
-    from tasks.modalities import PAPER_CODEBOOKS, Vocabulary
+    from tasks.mixture import UNIFORM, read_mixture
     from tasks.registry import TASKS, task_named
 
     if args.dataset is not None and args.show is None:
         raise InputError("tasks: --dataset goes with --show")
-    vocabulary = Vocabulary.of_codebooks(PAPER_CODEBOOKS, eos=1)
     if args.tokenizers is not None:
         vocabulary = read_token_space(args.tokenizers).vocabulary
+    else:
+        vocabulary = preset_vocabulary(args.preset or "paper")
     chosen = TASKS if args.show is None else (task_named(args.show),)
-    weights = dict(zip((t.name for t in TASKS), uniform_weights(TASKS), strict=True))
+    weights = dict(read_mixture(args.weights or UNIFORM, TASKS))
     summary = {
         "tasks": [
             {
                 "name": task.name,
                 "family": task.family,
-                "inputs": [s.modality if s.state == "current" else f"{s.state} {s.modality}" for s in task.inputs],
+                "inputs": [_source(source) for source in task.inputs],
                 "output": task.outputs[-1],
                 "outputs": list(task.outputs),
                 "weight": round(float(weights[task.name]), 6),
             }
             for task in chosen
         ],
+        "modalities": _modalities(vocabulary, args.seconds),
         "vocabulary": vocabulary.to_json(),
     }
     if args.show is not None:
@@ -50,31 +68,115 @@ def run(args: argparse.Namespace) -> dict:
         for number, line in enumerate(summary["example"], 1):
             print(f"\nstep {number}\n  reads   {line['reads']}\n  writes  {line['writes']}")
         return summary
-    _print_tables(summary, vocabulary)
+    print(markdown() if args.markdown else "\n".join(_tables(summary, vocabulary, args.seconds)))
     return summary
 
 
-def _print_tables(summary: dict, vocabulary) -> None:
-    from models.signals import grid_frames
+def preset_vocabulary(preset: str) -> "Vocabulary":
+    """Computes the vocabulary of tokenizers of a preset ("paper", "tiny"): what they have once they are trained.
+
+    A small corpus can give the text tokenizer fewer pieces than its preset asks for.
+    """
+    from infra.presets import expression, image, pose, semantic, shape, speech, text
+    from tasks.modalities import Vocabulary
+
+    size = preset.upper()
+    codebooks = {"text": (getattr(text, size).vocabulary,)}
+    for name, module in (("speech", speech), ("shape", shape), ("expression", expression), ("pose", pose)):
+        rvq = getattr(module, size).model.rvq
+        codebooks[name] = (rvq.codes,) * rvq.levels
+    for name, module in (("image", image), ("semantics", semantic)):
+        codebooks[name] = (2 ** getattr(module, size).model.net.bits,)
+    return Vocabulary.of_codebooks(codebooks, eos=1)
+
+
+def _source(source) -> str:
+    return source.modality if source.state == "current" else f"{source.state} {source.modality}"
+
+
+def _modalities(vocabulary: "Vocabulary", seconds: float) -> list[dict]:
+    """Returns one entry a modality; ``ranges`` are [first, last] id of each level, ``tokens`` those of a clip."""
     from tasks.modalities import MODALITIES
 
-    width = max(len(task["name"]) for task in summary["tasks"])
-    print(f"{'task':<{width}}  {'family':<12}  {'weight':>6}  given -> made")
+    return [
+        {
+            "name": m.name,
+            "of": m.paper_name,
+            "time_dependent": m.time_dependent,
+            "states": list(m.states),
+            "rate": m.rate,
+            "tokens": m.tokens_in(seconds),
+            "ranges": [[r.start, r.start + r.size - 1] for r in vocabulary.stream_ranges(m.stream)],
+            "back": m.back,
+            "about": m.about,
+        }
+        for m in MODALITIES.values()
+    ]
+
+
+def _tables(summary: dict, vocabulary: "Vocabulary", seconds: float) -> list[str]:
+    rows = [("task", "family", "weight", "given -> made")]
     for task in summary["tasks"]:
         arrow = f"{' + '.join(task['inputs'])} -> {' > '.join(task['outputs'])}"
-        print(f"{task['name']:<{width}}  {task['family']:<12}  {task['weight']:>6.3f}  {arrow}")
-    frames = grid_frames(150)
-    print(f"\n{'modality':<12}  {'ids':<22}  {'levels':>6}  {'clock':<6}  {'states':<13}  tokens in {frames} frames")
-    for m in MODALITIES.values():
-        if not m.stream:
-            print(f"{m.name:<12}  {m.about}")
-            continue
-        ranges = vocabulary.stream_ranges(m.stream)
-        ids = f"{ranges[0].start:,} - {ranges[-1].start + ranges[-1].size - 1:,}"
-        levels = f"{len(ranges)}x{ranges[0].size}" if not m.is_text else ""
-        tokens = "its own" if m.is_text else f"{m.num_tokens(frames):,}"
-        print(f"{m.name:<12}  {ids:<22}  {levels:>6}  {m.clock:<6}  {', '.join(m.states):<13}  {tokens}")
-    print(f"\n{vocabulary.total:,} ids, {len(summary['tasks'])} tasks")
+        rows.append((task["name"], task["family"], f"{task['weight']:.4f}", arrow))
+    lines = _columns(rows)
+    rows = [_MODALITY_HEAD, *map(_modality_row, summary["modalities"])]
+    lines += ["", *_columns(rows)]
+    lines += ["", "ids of each level:"]
+    for stream in dict.fromkeys(r.stream for r in vocabulary.ranges):
+        ids = [f"{r.start:,}-{r.start + r.size - 1:,}" for r in vocabulary.stream_ranges(stream)]
+        lines.append(f"  {stream:<10}  {'  '.join(ids)}")
+    return [*lines, "", f"{vocabulary.total:,} ids, {len(summary['tasks'])} tasks, tokens of {seconds:g} s"]
+
+
+_MODALITY_HEAD = ("modality", "of", "ids", "levels", "time", "states", "steps/s", "tokens", "read back as")
+
+
+def _modality_row(m: dict) -> tuple[str, ...]:
+    ranges, is_text = m["ranges"], m["tokens"] is None
+    sizes = [last - first + 1 for first, last in ranges]
+    same = len(set(sizes)) == 1
+    return (
+        m["name"],
+        m["of"],
+        f"{ranges[0][0]:,} - {ranges[-1][1]:,}" if ranges else "semantics + image",
+        (f"{len(sizes)} x {sizes[0]:,}" if same else " + ".join(map(str, sizes))) if ranges else "",
+        "dependent" if m["time_dependent"] else "invariant",
+        ", ".join(m["states"]),
+        "" if m["rate"] is None else f"{m['rate']:g}",
+        "its own" if is_text else f"{m['tokens']:,}",
+        m["back"],
+    )
+
+
+def _columns(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def markdown() -> str:
+    """Returns the tables of docs/tasks.md: the modalities at the paper's scale, and the tasks of each family."""
+    from tasks.registry import FAMILIES, TASKS
+
+    seconds = 5.0
+    vocabulary = preset_vocabulary("paper")
+    lines = _markdown_table([_MODALITY_HEAD, *(_modality_row(m) for m in _modalities(vocabulary, seconds))])
+    lines += ["", f"{vocabulary.total:,} ids; tokens of a clip of {seconds:g} s."]
+    number = 0
+    for family in FAMILIES:
+        rows = [("", "task", "given", "made")]
+        for task in TASKS:
+            if task.family == family:
+                number += 1
+                given = " + ".join(_source(source) for source in task.inputs)
+                rows.append((str(number), f"`{task.name}`", given, " > ".join(task.outputs)))
+        lines += ["", f"### {family.capitalize()}: {len(rows) - 1}", "", *_markdown_table(rows)]
+    return "\n".join(lines)
+
+
+def _markdown_table(rows: list[tuple[str, ...]]) -> list[str]:
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return [lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]
 
 
 def _example(task, dataset: Path | None) -> list[dict]:
@@ -93,6 +195,10 @@ def _example(task, dataset: Path | None) -> list[dict]:
         prompt = step_prompt(step.inputs, step.output, record, window, config, target=True)
         prefix, target, _ = serialise(prompt)
         lines.append({"output": step.output, "reads": show(prefix), "writes": show(target)})
+    if task.outputs[-1] == "video":
+        known = [*(source.modality for source in task.read), *task.outputs]
+        reads = [name for name in ("semantics", "image", "description") if name in known]
+        lines.append({"output": "video", "reads": f"{', '.join(reads)}: the decoder", "writes": "frames"})
     return lines
 
 

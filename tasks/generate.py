@@ -89,8 +89,8 @@ def load_language(model: Path | str, tokenizers: Path | str) -> Language:
     found = read_token_space(tokenizers)
     if found.vocabulary != vocabulary:
         raise InputError(
-            f"{model}: trained with the ranges {vocabulary.to_json()}, but the tokenizers in {tokenizers} have "
-            f"{found.vocabulary.to_json()}; expected the tokenizers it was trained with"
+            f"{model}: trained with the ranges ({vocabulary.show()}), but the tokenizers in {tokenizers} have "
+            f"({found.vocabulary.show()}); expected the tokenizers it was trained with"
         )
     check_weights(meta.extra["tokenizers"], found.weights, f"{model}: trained with", f"{tokenizers} has")
     template = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
@@ -204,7 +204,7 @@ def generate(
     m = _check(known, want, frames)
     steps = latent_steps(frames)
     key = jax.random.fold_in(jax.random.key(seed), list(MODALITIES).index(want))
-    if m.clock not in ("speech", "latent"):
+    if not m.has_clock:
         window = Window(0, steps) if want == "script" else window_at(0, steps, language.window)
         return sample_window(language, known, want, window, key, sampling, form if m.is_text else None)
     parts, total = [], 0
@@ -283,7 +283,7 @@ def _check(known: Mapping[str, Content], want: str, frames: int):
             have = np.asarray(content).shape[m.time_axis]
             if have != m.steps(frames):
                 raise InputError(f"--given {name}: {have} token steps, expected {m.steps(frames)} for {frames} frames")
-    if want in known and MODALITIES[want].clock not in ("speech", "latent"):
+    if want in known and not MODALITIES[want].has_clock:
         raise InputError(f"--want {want}: it is given already, and has no time along which to continue")
     return MODALITIES[want]
 

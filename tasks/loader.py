@@ -7,6 +7,7 @@ batch.
 """
 
 import functools
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -213,7 +214,7 @@ def arrange(
 
 
 def _arrange_packed(packed: Mapping[str, np.ndarray], config, vocabulary, layout) -> dict[str, np.ndarray]:
-    return arrange(
+    batch = arrange(
         packed["tokens"],
         packed["tokens_segment_ids"],
         packed["tokens_positions"],
@@ -222,14 +223,18 @@ def _arrange_packed(packed: Mapping[str, np.ndarray], config, vocabulary, layout
         vocabulary,
         layout,
     )
+    if "task" in packed:
+        # A target is predicted at the position before it; where a block is empty any task will do.
+        batch["head_tasks"] = packed["task"].reshape(-1)[batch["head_positions"] + 1]
+    return batch
 
 
-def _pack(examples, config: LoaderConfig, vocabulary: Vocabulary, layout: HeadLayout):
+def _pack(examples, fields: Sequence[str], config: LoaderConfig, vocabulary: Vocabulary, layout: HeadLayout):
     import grain
 
     packed = grain.experimental.FirstFitPackIterDataset(
         examples,
-        length_struct={"tokens": config.length, "target": config.length},
+        length_struct=dict.fromkeys(fields, config.length),
         num_packing_bins=max(config.bins, config.rows),
         shuffle_bins=False,
     )
@@ -258,6 +263,13 @@ class TokenRecords:
     def __repr__(self) -> str:
         return f"TokenRecords({len(self)} rows)"
 
+    @classmethod
+    def of_split(cls, column: Sequence[Mapping[str, Any]], split: str, most: int | None = None) -> "TokenRecords":
+        """Returns the clips of a split ("train" or "heldout") that could be tokenized; at most the first ``most``."""
+        heads = ((row, column[row]) for row in range(len(column)))
+        rows = (row for row, head in heads if not head["error"] and head["split"] == split)
+        return cls(column, list(itertools.islice(rows, most)))
+
 
 def training_batches(records: TokenRecords, maker: ExampleMaker, layout: HeadLayout, seed: int) -> Any:
     """Returns an infinite Grain dataset of batches; ``iter`` of it has ``get_state`` and ``set_state``."""
@@ -266,28 +278,63 @@ def training_batches(records: TokenRecords, maker: ExampleMaker, layout: HeadLay
     if not len(records):
         raise InputError("language: there are no token records to train on")
     examples = grain.MapDataset.source(records).seed(seed).shuffle().repeat(None).random_map(maker).to_iter_dataset()
-    return _pack(examples, maker.config, maker.vocabulary, layout)
+    return _pack(examples, ("tokens", "target"), maker.config, maker.vocabulary, layout)
+
+
+def heldout_examples(records: TokenRecords, maker: ExampleMaker, seed: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    """Yields every step of every task on every clip once, in rounds that hold each task at most once.
+
+    The first examples are of all tasks, whatever the number of clips: who stops early has measured every task that
+    fits. From round to round a task goes on to its next step and to another clip; a pair that gives no example (no
+    text, too long for a row) is passed over at once. Each pair has one fixed window.
+
+    Args:
+        records: the held-out clips.
+        maker: tasks whose weight is 0 are left out.
+        seed: of the windows and of the order in a round.
+
+    Yields:
+        ``tokens``, ``target`` and ``task``, int32 (n,); the task is its number in ``maker.tasks``.
+    """
+    at = {number: 0 for number in np.flatnonzero(maker.weights).tolist()}
+    rounds = 0
+    while at and len(records):
+        for number in np.random.default_rng((seed, rounds)).permutation(list(at)).tolist():
+            steps = maker.tasks[number].steps
+            for pair in range(at[number], len(records) * len(steps)):
+                # Every (clip, step) once: neighbours differ in the step, tasks begin at different clips and steps.
+                place = (pair + number) % len(steps)
+                row = (pair // len(steps) + place + number) % len(records)
+                built = maker.build(steps[place], records[row], np.random.default_rng((seed, row, number, place)))
+                if built is not None:
+                    at[number] = pair + 1
+                    yield built | {"task": np.full(built["tokens"].size, number, np.int32)}
+                    break
+            else:
+                del at[number]
+        rounds += 1
 
 
 def heldout_batches(
-    records: TokenRecords, maker: ExampleMaker, layout: HeadLayout, limit: int, seed: int = 0
+    records: TokenRecords, maker: ExampleMaker, layout: HeadLayout, limit: int | None, seed: int = 0
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields at most ``limit`` fixed batches in which every step of every task has its turn on every clip."""
+    """Yields at most ``limit`` fixed batches of ``heldout_examples``; all of them without a limit.
+
+    Each also has ``head_tasks``, int32 (R, P): which task each target of the head's blocks is of, as its number in
+    ``maker.tasks``.
+    """
     import grain
 
-    examples = []
-    for row in range(len(records)):
-        record = records[row]
-        for number, task in enumerate(maker.tasks):
-            if maker.weights[number] == 0:
-                continue
-            for place, step in enumerate(task.steps):
-                built = maker.build(step, record, np.random.default_rng((seed, row, number, place)))
-                if built is not None:
-                    examples.append(built)
-    order = np.random.default_rng(seed).permutation(len(examples))
-    mixed = grain.MapDataset.source([examples[i] for i in order]).to_iter_dataset()
-    for count, batch in enumerate(_pack(mixed, maker.config, maker.vocabulary, layout)):
+    config, examples, size = maker.config, [], 0
+    for built in heldout_examples(records, maker, seed):
+        examples.append(built)
+        size += built["tokens"].size
+        if limit is not None and size >= limit * config.rows * config.length:
+            break
+    if not examples:
+        return
+    source = grain.MapDataset.source(examples).to_iter_dataset()
+    for count, batch in enumerate(_pack(source, ("tokens", "target", "task"), config, maker.vocabulary, layout)):
         if count == limit:
             return
         yield batch

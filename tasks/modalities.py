@@ -1,8 +1,8 @@
 """The modalities: which tokens they have, on which clock, and where their tokens lie in the vocabulary.
 
 A modality of the paper is one or more *streams* here: animation is three (shape, expression, pose), since the three
-have their own tokenizers and the chain of the paper produces them one after the other. Video has no tokens: the
-diffusion decoder makes it from semantics, image and text.
+have their own tokenizers and the chain of the paper produces them one after the other. Video has no tokens: it is taken
+apart into semantics and image, and the diffusion decoder makes it from these and text.
 
 Every level of every stream is its own contiguous range of ids, in the order text, image, speech, shape, expression,
 pose, semantics, so the softmax of a known position is restricted to one range. Sizes come from the tokenizers in use;
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.errors import InputError
-from models.signals import TIME_STRIDE, latent_steps, speech_steps
+from models.signals import SPEECH_RATE, TIME_STRIDE, VIDEO_FPS, grid_frames, latent_steps, speech_steps
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Modality:
         cell: shape of one level at one step.
         time_axis: where time is in the array of codes; None without one.
         about: one line.
+        back: what its tokens become when they are read back, by the stream's tokenizer.
+        of: the paper's modality that it is, or is a part of; "" is its own name.
     """
 
     name: str
@@ -42,6 +44,13 @@ class Modality:
     cell: tuple[int, ...]
     time_axis: int | None
     about: str
+    back: str
+    of: str = ""
+
+    @property
+    def paper_name(self) -> str:
+        """The name of the paper's modality: one of seven."""
+        return self.of or self.name
 
     @property
     def is_text(self) -> bool:
@@ -49,8 +58,22 @@ class Modality:
 
     @property
     def time_dependent(self) -> bool:
-        """Whether it exists in two states, past and current (paper, modality states)."""
-        return self.clock in ("speech", "latent") or self.name == "script"
+        """Whether it exists in two states, past and current.
+
+        As the paper divides them: script, speech, expression, semantics and video are time-dependent (and pose, which
+        it does not place); image, description and shape are not.
+        """
+        return self.has_clock or self.name == "script"
+
+    @property
+    def has_clock(self) -> bool:
+        """Whether it can be cut into windows. A script is time-dependent, but given and made whole."""
+        return self.rate is not None
+
+    @property
+    def rate(self) -> float | None:
+        """Token steps a second; None for text and for what a clip has once."""
+        return {"speech": float(SPEECH_RATE), "latent": VIDEO_FPS / TIME_STRIDE}.get(self.clock)
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -74,10 +97,26 @@ class Modality:
         return 0, 1
 
     def num_tokens(self, frames: int) -> int | None:
-        """Returns the tokens of a clip of ``frames`` frames; None for text, whose length is its own."""
+        """Returns the tokens of a clip of ``frames`` frames; None for text, whose length is its own.
+
+        Those of a video are of the semantic video and the image that it is taken apart into.
+        """
         if self.is_text:
             return None
+        if not self.stream:
+            return sum(MODALITIES[name].num_tokens(frames) for name in VIDEO_PARTS)
         return self.levels * self.steps(frames) * math.prod(self.cell)
+
+    def tokens_in(self, seconds: float) -> int | None:
+        """Returns the tokens of a clip of so many seconds: of the ``4k + 1`` frames that fit; None for text.
+
+        Raises:
+            InputError: not a frame long.
+        """
+        frames = grid_frames(round(seconds * VIDEO_FPS))
+        if frames < 1:
+            raise InputError(f"seconds={seconds:g}: expected at least {1 / VIDEO_FPS:.3f}, one frame")
+        return self.num_tokens(frames)
 
     def take(self, codes: np.ndarray, start: int, stop: int) -> np.ndarray:
         """Returns the codes of the latent steps [start, stop); all of them where there is no time axis."""
@@ -95,17 +134,60 @@ class Modality:
 MODALITIES: dict[str, Modality] = {
     m.name: m
     for m in (
-        Modality("description", "text", "text", 0, (), None, "structured JSON: appearance, action, environment"),
-        Modality("script", "text", "text", 0, (), None, "what is said"),
-        Modality("speech", "speech", "speech", 4, (), 1, "16 kHz sound, residual levels at 25 Hz"),
-        Modality("shape", "shape", "once", 8, (), None, "3DMM identity, one fit a clip"),
-        Modality("expression", "expression", "latent", 8, (), 1, "3DMM expression, 30 fps / 4"),
-        Modality("pose", "pose", "latent", 6, (), 1, "3DMM head rotation and translation, 30 fps / 4"),
-        Modality("semantics", "semantics", "latent", 1, (8, 8), 0, "21-class parsing video, 30 fps / 4"),
-        Modality("image", "image", "once", 1, (16, 16), None, "reference image"),
-        Modality("video", "", "latent", 0, (), None, "made by the decoder from semantics, image and text"),
+        Modality(
+            "description", "text", "text", 0, (), None, "structured JSON: appearance, action, environment", "JSON"
+        ),
+        Modality("script", "text", "text", 0, (), None, "what is said", "text"),
+        Modality("speech", "speech", "speech", 4, (), 1, "16 kHz sound, residual levels at 25 Hz", "sound, 16 kHz"),
+        Modality(
+            "shape", "shape", "once", 8, (), None, "3DMM identity, one fit a clip", "3DMM coefficients", "animation"
+        ),
+        Modality(
+            "expression",
+            "expression",
+            "latent",
+            8,
+            (),
+            1,
+            "3DMM expression, 30 fps / 4",
+            "3DMM coefficients, 30 fps",
+            "animation",
+        ),
+        Modality(
+            "pose",
+            "pose",
+            "latent",
+            6,
+            (),
+            1,
+            "3DMM head rotation and translation, 30 fps / 4",
+            "rotation and translation, 30 fps",
+            "animation",
+        ),
+        Modality(
+            "semantics",
+            "semantics",
+            "latent",
+            1,
+            (8, 8),
+            0,
+            "21-class parsing video, 30 fps / 4",
+            "labels 128x128, 30 fps",
+        ),
+        Modality("image", "image", "once", 1, (16, 16), None, "reference image", "picture 256x256"),
+        Modality(
+            "video",
+            "",
+            "latent",
+            0,
+            (),
+            None,
+            "made by the decoder from semantics, image and text",
+            "by the decoder: frames, 30 fps",
+        ),
     )
 }
+VIDEO_PARTS = ("semantics", "image")  # what a video is taken apart into (paper, semantic video reparameterization)
 TOKEN_MODALITIES = tuple(m.name for m in MODALITIES.values() if m.stream)
 STREAMS = ("text", "image", "speech", "shape", "expression", "pose", "semantics")
 STREAM_LEVELS = {m.stream: m.levels for m in MODALITIES.values() if m.levels} | {"text": 1}
@@ -156,6 +238,15 @@ class Vocabulary:
 
     def stream_ranges(self, stream: str) -> tuple[Range, ...]:
         return tuple(r for r in self.ranges if r.stream == stream)
+
+    def show(self) -> str:
+        """Returns the ranges as one line: each stream's ids, its levels where it has several, the total."""
+        parts = []
+        for stream in STREAMS:
+            ranges = self.stream_ranges(stream)
+            levels = f" in levels of {' + '.join(str(r.size) for r in ranges)}" if len(ranges) > 1 else ""
+            parts.append(f"{stream} {ranges[0].start}-{ranges[-1].start + ranges[-1].size - 1}{levels}")
+        return f"{', '.join(parts)}; {self.total} ids, end of text {self.eos}"
 
     def to_json(self) -> dict:
         return {"sizes": dict(zip(STREAMS, map(list, self.sizes), strict=True)), "eos": self.eos, "total": self.total}

@@ -291,6 +291,6 @@ def _blank(name: str, state: str, frames: int) -> Field:
     return Field(
         name,
         state if m.time_dependent else "",
-        frames if m.clock in ("speech", "latent") else 0,
+        frames if m.has_clock else 0,
         "" if m.is_text else np.zeros(0, np.int32),
     )

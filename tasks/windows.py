@@ -98,7 +98,7 @@ def step_prompt(
     past = (max(0, window.start - config.past), window.start)
     fields = []
     listed = list(inputs)
-    if window.start and _has_clock(output) and Source(output, "past") not in listed:
+    if window.start and MODALITIES[output].has_clock and Source(output, "past") not in listed:
         listed.append(Source(output, "past"))
     for source in listed:
         span = past if source.state == "past" else (window.start, window.stop)
@@ -110,12 +110,8 @@ def step_prompt(
     return Prompt(tuple(fields), make)
 
 
-def _has_clock(name: str) -> bool:
-    return MODALITIES[name].clock in ("speech", "latent")
-
-
 def _field(name: str, state: str, content: Content | None, span: tuple[int, int]) -> Field:
     m = MODALITIES[name]
     if content is not None and not m.is_text:
         content = m.take(np.asarray(content), *span)
-    return Field(name, state if m.time_dependent else "", span_frames(*span) if _has_clock(name) else 0, content)
+    return Field(name, state if m.time_dependent else "", span_frames(*span) if m.has_clock else 0, content)

@@ -21,8 +21,8 @@ class LanguageConfig:
     window: latent steps of a window and its past.
     steps, warmup: of training. peak_rate, final_rate: learning rates. weight_decay: decoupled (AdamW).
     clip: largest global norm of a gradient.
-    heldout_batches: most batches of a held-out evaluation.
-    weights: "uniform", or the path of a JSON file {task: weight}.
+    heldout_batches: most batches of a held-out evaluation. Examples of all tasks come first: as many batches as these
+        fill measure every task.
     init_from: folder of a Gemma checkpoint to begin with (models/gemma.py); its sizes replace the six of the body.
     """
 
@@ -47,7 +47,6 @@ class LanguageConfig:
     weight_decay: float = 1e-3
     clip: float = 1.0
     heldout_batches: int = 12
-    weights: str = "uniform"
     init_from: str = ""
 
 
@@ -70,6 +69,7 @@ TINY = LanguageConfig(
     warmup=15,
     peak_rate=4e-3,
     final_rate=2e-4,
+    heldout_batches=40,
 )
 
 PAPER = LanguageConfig(

@@ -5,7 +5,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infra.training.jobs import JOBS, PRESETS, SEGMENTER, TEXT, build_job, parse_overrides
+from infra.training.jobs import JOBS, LANGUAGE, PRESETS, SEGMENTER, TEXT, build_job, parse_overrides
 from models.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.epilog = """examples:
   archon train speech --dataset D --workdir W/models/speech
   archon train language --dataset D --tokenizers W/models --workdir W/models/language --steps 500
+  archon train language --dataset D --tokenizers W/models --workdir W/models/mixed --tasks weights.json
+  archon train language --dataset D --tokenizers W/models --workdir W/models/tts --tasks description-to-speech
   archon train segmenter --preset embedded --source truth=corpus --source landmarks=D --workdir W/models/segmenter
   archon train speech --preset paper --dry-run"""
     parser.add_argument("name", choices=[TEXT, *JOBS], help="what to train")
@@ -32,6 +34,12 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="KIND=PATH",
         help="segmenter only: labelled pictures: truth=CORPUS, celebamask=FOLDER, landmarks=DATASET, "
         "mesh=DATASET:FILE.task; may be repeated",
+    )
+    parser.add_argument(
+        "--tasks",
+        metavar="uniform|FILE|NAME[,NAME..]",
+        help="language only: how often each task is sampled: all alike (the default), by a file that `archon measure "
+        "mixture` wrote, or these alike and no other",
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a config field")
     parser.add_argument("--steps", type=int, help="override the number of steps")
@@ -56,6 +64,10 @@ def run(args: argparse.Namespace) -> dict:
         if any("," in source for source in args.source):
             raise InputError("train: --source: a path with a comma cannot be given")
         overrides["sources"] = ",".join(args.source)
+    if args.tasks is not None:
+        if args.name != LANGUAGE:
+            raise InputError(f"train: --tasks is for the {LANGUAGE} model; {args.name} has none")
+        overrides["tasks"] = args.tasks
     if not args.dry_run:
         for flag in ("dataset", "workdir"):
             if getattr(args, flag) is None and not (flag == "dataset" and args.source):

@@ -27,6 +27,7 @@ JOBS = {
     "decoder": "infra.training.decoder_job:build",
 }
 TEXT = "text"  # SentencePiece is fitted in one go, not by the loop: see ``infra.training.tokenizer_jobs.train_text``
+LANGUAGE = "language"  # takes a mixture of tasks
 SEGMENTER = "segmenter"  # takes labelled pictures of several kinds, not only a dataset
 TOKENIZERS = ("text", "speech", "image", "semantic", "shape", "expression", "pose")
 PRESETS = ("tiny", "embedded", "paper")

@@ -23,7 +23,7 @@ from pipelines import storage
 from pipelines.dataset import Dataset
 from tasks.generate import check_weights, read_token_space
 from tasks.loader import ExampleMaker, HeadLayout, LoaderConfig, TokenRecords, heldout_batches, training_batches
-from tasks.mixture import uniform_weights
+from tasks.mixture import UNIFORM, read_mixture
 from tasks.modalities import PAPER_CODEBOOKS, Vocabulary
 from tasks.prompts import TextCodec
 from tasks.registry import TASKS
@@ -31,12 +31,14 @@ from tasks.registry import TASKS
 
 @dataclass(frozen=True)
 class LanguageJobConfig:
-    """What a work directory belongs to: the preset, the vocabulary that the tokenizers gave, and the hashes of the
-    checkpoint's files that the training begins with.
+    """What a work directory belongs to: the preset, the vocabulary that the tokenizers gave, how often each task is
+    sampled, as (task, weight) pairs, and the hashes of the checkpoint's files that the training begins with. The
+    weights themselves: a run goes on with those that it began with, wherever the file is that they came from.
     """
 
     preset: LanguageConfig
     vocabulary: Vocabulary
+    mixture: tuple[tuple[str, float], ...] = read_mixture(UNIFORM, TASKS)
     begins_with: tuple[str, ...] = ()
 
 
@@ -51,8 +53,10 @@ def build(
 ) -> Job:
     """Builds the job; arguments as in ``infra.training.jobs.build_job``.
 
-    Without a dataset (a dry run) the vocabulary is the published one.
+    Without a dataset (a dry run) the vocabulary is the published one. The override ``tasks`` is the mixture, as
+    ``tasks.mixture.read_mixture`` takes it.
     """
+    mixture = read_mixture(overrides.pop("tasks", UNIFORM), TASKS)
     config = preset_config("infra.presets.language", preset, overrides)
     if steps is not None:
         config = dataclasses.replace(config, steps=steps)
@@ -61,17 +65,15 @@ def build(
         config = with_sizes_of(config.init_from, config)
         begins_with = tuple(storage.sha256_file(path) for path in checkpoint_files(config.init_from))
     if dataset is None:
-        return make_job(LanguageJobConfig(config, Vocabulary.of_codebooks(PAPER_CODEBOOKS, eos=1), begins_with))
+        vocabulary = Vocabulary.of_codebooks(PAPER_CODEBOOKS, eos=1)
+        return make_job(LanguageJobConfig(config, vocabulary, mixture, begins_with))
     if tokenizers is None:
         raise InputError("train language: --tokenizers is needed: the vocabulary is computed from them")
     space = read_token_space(tokenizers)
-    Dataset(dataset).verify("tokens")
-    column = Dataset(dataset).column("tokens")
-    made = Dataset(dataset).manifest()["columns"]["tokens"]["producer"]["tokenizers"]
-    check_weights(made, space.weights, f"{dataset}: tokens were made by", f"{tokenizers} has")
+    column = token_column(dataset, space.weights, tokenizers)
     data = json.dumps([dataclasses.asdict(info) for info in Dataset(dataset).shard_infos("tokens")])
     return make_job(
-        LanguageJobConfig(config, space.vocabulary, begins_with),
+        LanguageJobConfig(config, space.vocabulary, mixture, begins_with),
         text=space.text,
         weights=space.weights,
         column=column,
@@ -86,6 +88,22 @@ def with_sizes_of(folder: str, config: LanguageConfig) -> LanguageConfig:
     del sizes["text"]
     image = sizes["width"] if config.image_width == config.width else config.image_width
     return dataclasses.replace(config, **sizes, image_width=image)
+
+
+def token_column(dataset: Path, weights: dict[str, str], tokenizers: Path) -> Sequence:
+    """Opens a dataset's tokens column.
+
+    Args:
+        weights: tokenizer name -> sha256 of the tokenizers in use.
+        tokenizers: where these are, for the message.
+
+    Raises:
+        InputError: no such column, damaged shards, or tokens that other tokenizers made.
+    """
+    Dataset(dataset).verify("tokens")
+    made = Dataset(dataset).manifest()["columns"]["tokens"]["producer"]["tokenizers"]
+    check_weights(made, weights, f"{dataset}: tokens were made by", f"{tokenizers} has")
+    return Dataset(dataset).column("tokens")
 
 
 def model_config(config: LanguageConfig, vocabulary: Vocabulary) -> LanguageModelConfig:
@@ -107,20 +125,6 @@ def optimizer(config: LanguageConfig) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(config.clip), optax.adamw(schedule, weight_decay=config.weight_decay))
 
 
-def task_weights(weights: str) -> np.ndarray:
-    """Reads sampling weights: "uniform", or a JSON file {task: weight} outside of which no task is sampled."""
-    if weights == "uniform":
-        return uniform_weights(TASKS)
-    try:
-        table = json.loads(Path(weights).read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"weights={weights}: expected 'uniform' or a JSON file of task weights ({error})") from None
-    unknown = sorted(set(table) - {task.name for task in TASKS})
-    if unknown:
-        raise InputError(f"{weights}: no task {unknown[0]!r}")
-    return np.array([float(table.get(task.name, 0)) for task in TASKS])
-
-
 def make_job(
     config: LanguageJobConfig,
     *,
@@ -133,7 +137,7 @@ def make_job(
     """Builds the job from parts.
 
     Args:
-        config: preset and vocabulary.
+        config: preset, vocabulary and mixture.
         text: the text tokenizer.
         weights: tokenizer name -> sha256 of its weights; stored with the model.
         column: the tokens column. Without text and column the job can be shown and its state's shapes computed.
@@ -171,7 +175,7 @@ def make_job(
             "window": dataclasses.asdict(preset.window),
             "length": preset.length,
             "steps": preset.steps,
-            "task_weights": preset.weights,
+            "task_weights": dict(config.mixture),
         }
         save_model(directory, "language", model, jax.device_get(state["params"]), extra)
 
@@ -179,11 +183,10 @@ def make_job(
     def records(split: str) -> TokenRecords:
         if column is None:
             raise InputError("train language: --dataset is needed")
-        heads = ((row, column[row]) for row in range(len(column)))
-        return TokenRecords(column, [row for row, r in heads if not r["error"] and r["split"] == split])
+        return TokenRecords.of_split(column, split)
 
     def maker() -> ExampleMaker:
-        return ExampleMaker(TASKS, task_weights(preset.weights), loader, vocabulary, text)
+        return ExampleMaker(TASKS, np.array([dict(config.mixture)[t.name] for t in TASKS]), loader, vocabulary, text)
 
     return Job(
         name="language",

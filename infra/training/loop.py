@@ -263,10 +263,22 @@ def _claim(workdir: Path, identity: dict) -> None:
 def _same(path: Path, found: dict, expected: dict) -> None:
     for field, value in expected.items():
         if found.get(field) != value:
+            have, want = _around_difference(repr(found.get(field)), repr(value))
             raise InputError(
-                f"{path}: this work directory belongs to another run: {field} is {found.get(field)!r}, "
-                f"this run has {value!r}; give another work directory or remove this one"
+                f"{path}: this work directory belongs to another run: {field} is {have}, this run has {want}; "
+                "give another work directory or remove this one"
             )
+
+
+def _around_difference(one: str, other: str, context: int = 80, most: int = 400) -> tuple[str, str]:
+    """Cuts two long texts down to where they differ first: a config can be pages."""
+    if max(len(one), len(other)) <= most:
+        return one, other
+    first = max(0, len(os.path.commonprefix([one, other])) - context)
+    begin = "..." if first else ""
+    return tuple(
+        begin + text[first : first + most] + ("..." if first + most < len(text) else "") for text in (one, other)
+    )
 
 
 def _result(workdir: Path, done: dict) -> TrainResult:

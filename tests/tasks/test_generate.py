@@ -161,8 +161,10 @@ def test_tokenizers_of_other_ranges_are_refused_with_both_shown(language, monkey
     save(language, tmp_path)
     other = vocabulary(SMALL | {"image": (1024,)})
     use(monkeypatch, other)
-    with pytest.raises(InputError, match=rf"{VOCABULARY.total}.*{other.total}"):
+    with pytest.raises(InputError, match=rf"{VOCABULARY.total}.*{other.total}") as refused:
         load_language(tmp_path, "tokenizers")
+    for part in ("image 259-770, speech 771-1282 in levels of 128 + 128", "image 259-1282, speech 1283-1794"):
+        assert part in str(refused.value)
 
 
 def test_tokenizers_of_the_same_ranges_but_other_weights_are_refused(language, monkeypatch, tmp_path):

@@ -12,11 +12,12 @@ from tasks.loader import (
     TokenRecords,
     arrange,
     heldout_batches,
+    heldout_examples,
     sample_window,
     training_batches,
 )
 from tasks.mixture import uniform_weights
-from tasks.modalities import Range
+from tasks.modalities import MODALITIES, Range
 from tasks.prompts import parse, to_pieces
 from tasks.registry import TASKS, task_named
 from tasks.windows import Window, WindowConfig
@@ -170,6 +171,39 @@ def test_heldout_batches_are_the_same_every_time_and_end():
     assert len(once) == 3
     for left, right in zip(once, again, strict=True):
         equal(left, right)
+
+
+def test_the_first_heldout_examples_are_of_every_task_and_then_come_all_steps_on_all_clips():
+    short = TokenRecords([record(i, frames=37) for i in range(2)], range(2))
+    made = list(heldout_examples(short, maker(dataclasses.replace(CONFIG, length=4096))))
+    order = [int(example["task"][0]) for example in made]
+    assert sorted(order[: len(TASKS)]) == list(range(len(TASKS)))
+    for number, task in enumerate(TASKS):
+        assert order.count(number) == 2 * len(task.steps), task.name
+    # Both clips have their part in the first round.
+    scripts = [made[n]["tokens"].tobytes() for n in range(len(TASKS))]
+    assert len(set(scripts)) > len(TASKS) - 5
+    # Tasks that are not sampled are not measured; a clip without a script has no example of one.
+    weights = np.zeros(len(TASKS))
+    weights[[order[0], 5]] = 1
+    assert {int(e["task"][0]) for e in heldout_examples(short, maker(weights=weights))} == {order[0], 5}
+    silent = TokenRecords([{**record(0, frames=37), "script": ""}], [0])
+    texts = {n for n, task in enumerate(TASKS) if task.steps[0].output == "script" and len(task.steps) == 1}
+    assert texts and not texts & {int(e["task"][0]) for e in heldout_examples(silent, maker())}
+
+
+def test_heldout_targets_know_their_task():
+    batch = next(heldout_batches(RECORDS, maker(), LAYOUT, limit=None))
+    used = batch["head_weights"] > 0
+    flat = batch["tokens"].ravel()
+    assert batch["head_tasks"].shape == batch["head_weights"].shape
+    starts = [r.start for r in VOCABULARY.ranges]
+    streams = [VOCABULARY.ranges[i].stream for i in np.searchsorted(starts, flat, side="right") - 1]
+    at = batch["head_positions"][used] + 1
+    for number in set(batch["head_tasks"][used].tolist()):
+        made = {MODALITIES[step.output].stream for step in TASKS[number].steps}
+        assert {streams[place] for place in at[batch["head_tasks"][used] == number]} <= made
+    assert len(set(batch["head_tasks"][used].tolist())) > 1
 
 
 def test_a_record_without_a_modality_is_named():

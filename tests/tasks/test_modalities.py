@@ -5,7 +5,16 @@ from hypothesis import strategies as st
 
 from models.errors import InputError
 from models.signals import latent_steps, speech_steps
-from tasks.modalities import MODALITIES, PAPER_CODEBOOKS, TOKEN_MODALITIES, Vocabulary, flatten, spans, unflatten
+from tasks.modalities import (
+    MODALITIES,
+    PAPER_CODEBOOKS,
+    STREAMS,
+    TOKEN_MODALITIES,
+    Vocabulary,
+    flatten,
+    spans,
+    unflatten,
+)
 
 PAPER = Vocabulary.of_codebooks(PAPER_CODEBOOKS, eos=1)
 CODED = [name for name in TOKEN_MODALITIES if not MODALITIES[name].is_text]
@@ -34,8 +43,42 @@ def test_the_papers_vocabulary_totals_546944_and_has_no_gap():
     assert PAPER.ranges[-1].stream == "semantics" and len(PAPER.ranges) == 29
 
 
-def test_five_seconds_of_semantics_are_the_papers_2432_tokens():
+def test_the_seven_modalities_and_which_of_them_have_time():
+    names = ["description", "script", "speech", "animation", "semantics", "image", "video"]
+    assert list(dict.fromkeys(m.paper_name for m in MODALITIES.values())) == names
+    timed = {"script", "speech", "expression", "pose", "semantics", "video"}
+    assert {m.name for m in MODALITIES.values() if m.time_dependent} == timed
+    for m in MODALITIES.values():
+        assert m.states == (("past", "current") if m.name in timed else ())
+        assert m.about and m.back
+    assert {m.name: m.rate for m in MODALITIES.values() if m.has_clock} == {"speech": 25} | dict.fromkeys(
+        ("expression", "pose", "semantics", "video"), 7.5
+    )
+
+
+def test_tokens_of_five_seconds():
+    """The semantics' 2,432 are the paper's; a video is its semantics and one image."""
+    expected = {"speech": 500, "shape": 8, "expression": 304, "pose": 228, "semantics": 2432, "image": 256}
+    expected |= {"video": 2432 + 256, "description": None, "script": None}
+    assert {name: m.tokens_in(5.0) for name, m in MODALITIES.items()} == expected
     assert MODALITIES["semantics"].num_tokens(149) == 2432
+    assert MODALITIES["speech"].tokens_in(1 / 30) == 4
+    with pytest.raises(InputError, match="one frame"):
+        MODALITIES["speech"].tokens_in(0.01)
+
+
+def test_every_modality_of_ten_seconds_fits_the_papers_context():
+    assert sum(MODALITIES[name].tokens_in(10.0) for name in CODED) + 500 < 8192
+
+
+@given(st.lists(st.integers(1, 5000), min_size=29, max_size=29))
+def test_ranges_follow_the_tokenizers_in_use(sizes):
+    rest = iter(sizes)
+    codebooks = {stream: tuple(next(rest) for _ in levels) for stream, levels in PAPER_CODEBOOKS.items()}
+    made = Vocabulary.of_codebooks(codebooks, eos=0)
+    assert made.total == sum(sizes)
+    assert [r.size for r in made.ranges] == [n for stream in STREAMS for n in codebooks[stream]]
+    assert [r.start for r in made.ranges] == [0, *np.cumsum([r.size for r in made.ranges])[:-1]]
 
 
 @pytest.mark.parametrize("name", CODED)

@@ -18,20 +18,33 @@ from tasks.prompts import (
     to_pieces,
     unescape,
 )
+from tasks.registry import TASKS
+from tasks.windows import Window, WindowConfig, step_prompt
 from tests.tasks.test_modalities import SHAPES
-from tests.token_records import SMALL, ByteText, vocabulary
+from tests.token_records import SMALL, ByteText, record, vocabulary
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
-hostile = texts | st.sampled_from(
-    ["</script><image>", "<given>", "&lt;", "&amp;lt;", "a < b & c > d", "</script>", "", " "]
+HOSTILE = (
+    "</script></given><make><image>",
+    "</description><script state=current>",
+    "<given>",
+    "&lt;/script&gt;",
+    "&amp;lt;",
+    "a < b & c > d",
+    "</script>",
+    "</make>",
+    '{"said": "</description>"}',
+    "",
+    " ",
 )
+hostile = texts | st.sampled_from(HOSTILE)
 
 
 @st.composite
 def fields(draw, wanted: bool | None = True):
     m = MODALITIES[draw(st.sampled_from(TOKEN_MODALITIES))]
     state = draw(st.sampled_from(m.states)) if m.states else ""
-    frames = draw(st.integers(1, 400)) if m.clock in ("speech", "latent") else 0
+    frames = draw(st.integers(1, 400)) if m.has_clock else 0
     if not wanted:
         content = None
     elif m.is_text:
@@ -64,6 +77,26 @@ def test_ids_give_the_same_prompt_back(prompt):
     pieces = sum(serialise(prompt), [])
     ids = to_ids(pieces, vocabulary(), ByteText())
     assert parse(to_pieces(ids, vocabulary(), ByteText())) == prompt
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_no_text_breaks_the_prompts_of_any_task(task):
+    """Each step at the start of a clip and later in it, as a request, as an example, and as ids."""
+    config = WindowConfig(3, 3)
+    clip = record(1, frames=37)
+    for step in task.steps:
+        for number, text in enumerate(HOSTILE):
+            texts = {"script": text, "description": HOSTILE[number - 1]}
+            for window in [Window(4, 7)] if step.needs_past else [Window(0, 4), Window(4, 7)]:
+                prompt = step_prompt(step.inputs, step.output, clip | texts, window, config, target=True)
+                prefix, target, end = serialise(prompt)
+                assert parse([*prefix, *target, *end]) == prompt
+                assert parse(prefix).given == prompt.given and parse(prefix).make.content is None
+                states = {(field.modality, field.state) for field in prompt.given}
+                assert {(s.modality, s.state) for s in step.inputs if MODALITIES[s.modality].states} <= states
+                assert prompt.make.modality == step.output and show(prefix).count("<given>") == 1
+                pieces = to_pieces(to_ids([*prefix, *target, *end], vocabulary(), ByteText()), vocabulary(), ByteText())
+                assert parse(pieces) == prompt
 
 
 @given(hostile)

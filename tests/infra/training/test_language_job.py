@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from infra.presets.language import PAPER, TINY
+from infra.cli import main
+from infra.presets.language import TINY
 from infra.training import language_job
 from infra.training.jobs import build_job
-from infra.training.language_job import LanguageJobConfig, make_job, model_config, task_weights, with_sizes_of
+from infra.training.language_job import LanguageJobConfig, make_job, model_config, with_sizes_of
 from infra.training.loop import train
 from models.errors import InputError
 from models.io import load_model
@@ -20,6 +21,7 @@ from pipelines.dataset import shard_name, update_manifest, write_shard
 from tasks.generate import TokenSpace
 from tasks.loader import HeadLayout, LoaderConfig, arrange
 from tasks.loader import example as build_example
+from tasks.mixture import read_mixture
 from tasks.modalities import Vocabulary
 from tasks.registry import TASKS, task_named
 from tasks.windows import WindowConfig, window_at
@@ -44,10 +46,9 @@ SMALL = dataclasses.replace(
 )
 
 
-def small_job(**changes):
-    config = dataclasses.replace(SMALL, **changes)
-    column = [record(i, frames=37) for i in range(24)]
-    return make_job(LanguageJobConfig(config, VOCABULARY), text=ByteText(), column=column)
+def small_job(tasks: str = "uniform", **changes):
+    config = LanguageJobConfig(dataclasses.replace(SMALL, **changes), VOCABULARY, read_mixture(tasks, TASKS))
+    return make_job(config, text=ByteText(), column=[record(i, frames=37) for i in range(24)])
 
 
 def step_loss(job, params, clip: dict, task: str) -> float:
@@ -68,14 +69,13 @@ def step_loss(job, params, clip: dict, task: str) -> float:
 
 def test_it_learns_and_the_right_condition_helps(tmp_path):
     names = ("speech-image-shape-to-expression", "image-to-shape")
-    weights = tmp_path / "weights.json"
-    weights.write_text(json.dumps(dict.fromkeys(names, 1.0)))
-    job = small_job(weights=str(weights))
+    job = small_job(tasks=",".join(names))
     result = train(job, tmp_path / "work", save_every=0)
     assert result.loss_end < 0.6 * result.loss_start
     kind, _, params, meta = load_model(tmp_path / "work")
     assert kind == "language" and meta.extra["length"] == SMALL.length
     assert Vocabulary.from_json(meta.extra["vocabulary"]) == VOCABULARY
+    assert {name for name, weight in meta.extra["task_weights"].items() if weight} == set(names)
     params = jax.tree.map(jnp.asarray, params)
     clips = [record(i, frames=37) for i in range(0, 24, 6)]
     right = [step_loss(job, params, clip, names[1]) for clip in clips]
@@ -158,13 +158,38 @@ def test_a_dataset_is_trained_on_only_with_the_tokenizers_that_made_it(tmp_path,
         build_job("language", dataset=tmp_path, tokenizers=tmp_path)
 
 
-def test_weights_are_read_from_a_file(tmp_path):
-    path = tmp_path / "weights.json"
-    path.write_text(json.dumps({TASKS[2].name: 0.5}))
-    assert task_weights(str(path)).tolist() == [0, 0, 0.5] + [0] * (len(TASKS) - 3)
-    path.write_text(json.dumps({"dance": 1}))
-    with pytest.raises(InputError, match="no task 'dance'"):
-        task_weights(str(path))
-    with pytest.raises(InputError, match="expected 'uniform'"):
-        task_weights(str(tmp_path / "none.json"))
-    assert PAPER.weights == "uniform"
+def test_the_held_out_loss_of_the_tiny_preset_is_of_every_task_that_fits():
+    """One held-out clip of four seconds: its whole semantics leave no room for the script."""
+    clip = record(0, frames=121) | {"description": "d" * 40, "script": "s" * 10}
+    job = make_job(LanguageJobConfig(TINY, VOCABULARY), text=ByteText(), column=[clip])
+    batches = list(job.heldout_batches())
+    assert len(batches) == TINY.heldout_batches
+    found = {int(task) for batch in batches for task in batch["head_tasks"][batch["head_weights"] > 0]}
+    missing = {task.name for number, task in enumerate(TASKS) if number not in found}
+    assert missing == {"semantics-to-script", "video-to-script"}
+
+
+def test_a_work_directory_belongs_to_its_mixture(tmp_path):
+    """The weights are part of the config: where they came from does not matter, what they are does."""
+    table = {task.name: {"weight": 1.0} for task in TASKS}
+    files = [tmp_path / name for name in ("one.json", "copy.json", "other.json")]
+    for file in files:
+        table[TASKS[0].name]["weight"] = 1.0 + 4 * (file.stem == "other")
+        file.write_text(json.dumps({"tasks": table}))
+    one, copy, other = (build_job("language", overrides={"tasks": str(file)}).config for file in files)
+    assert one == copy == build_job("language").config != other
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "job.json").write_text(json.dumps({"name": "language", "config": repr(one)}))
+    with pytest.raises(InputError, match="belongs to another run: config is .*past-speech-to-speech") as refused:
+        train(make_job(other), work)
+    assert len(str(refused.value)) < 1500, "the whole of both configs"
+
+
+def test_only_the_language_model_has_tasks(capsys):
+    assert main(["train", "pose", "--tasks", "uniform", "--dry-run"]) == 2
+    assert "--tasks is for the language model" in capsys.readouterr().err
+    assert main(["train", "language", "--tasks", "speech-to-smell", "--dry-run"]) == 2
+    assert "no task 'speech-to-smell'" in capsys.readouterr().err
+    assert main(["train", "language", "--tasks", "speech-to-script", "--dry-run"]) == 0
+    assert "('speech-to-script', 1.0)" in capsys.readouterr().out
