@@ -11,8 +11,8 @@ import pytest
 
 # Before anything imports JAX: tests run on the CPU wherever they run.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most tests compile for longer than they compute: without LLVM's optimizations they take two thirds of the time.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Most tests compile for longer than they compute: the least of LLVM's optimizations compiles faster and runs as fast.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
 # What one process of the run compiled (a pytest worker, a command under test, a Beam worker), the others load. The
 # process that makes the folder is the first of the run and the last to end.
