@@ -1,9 +1,9 @@
 """Token records -> packed batches for the prefix language model (Grain).
 
 Records are shuffled by index; for each, a task is drawn by weight, one of its steps and a window of the clip; the step
-becomes a row of ids, a prefix and a target; rows are packed first-fit into a fixed length. Everything is a function of
-the seed and the position, and the iterator's state is a few numbers: killed anywhere, it goes on at the exact next
-batch.
+becomes a row of ids, a prefix and a target. Rows are packed best-fit into a fixed length, or grouped by length
+(tasks/grouping.py). Everything is a function of the seed and the position, and the iterator's state is a few numbers:
+killed anywhere, it goes on at the exact next batch.
 """
 
 import functools
@@ -21,6 +21,7 @@ from tasks.prompts import TextCodec, serialise, to_ids
 from tasks.registry import Step, Task
 from tasks.windows import Window, WindowConfig, starts, step_prompt, window_at
 
+PACKINGS = ("best-fit", "grouped")
 FIRST_WINDOW_SHARE = 1 / 3  # of windows start the clip: every generation begins there
 
 
@@ -34,6 +35,8 @@ class LoaderConfig:
         block: positions of a head block.
         bins: rows that are filled at once; more waste less, and mix examples from further apart.
         window: latent steps of a window and its past.
+        packing: "best-fit", or "grouped": every row one example, every batch of one length, rows * length ids in it.
+        groups: how many lengths there are then.
     """
 
     length: int
@@ -41,6 +44,12 @@ class LoaderConfig:
     block: int
     bins: int
     window: WindowConfig
+    packing: str = PACKINGS[0]
+    groups: int = 8
+
+    def __post_init__(self):
+        if self.packing not in PACKINGS:
+            raise InputError(f"packing={self.packing}: expected {' or '.join(PACKINGS)}")
 
 
 @dataclass(frozen=True)
@@ -229,19 +238,26 @@ def _arrange_packed(packed: Mapping[str, np.ndarray], config, vocabulary, layout
     return batch
 
 
-def _pack(examples, fields: Sequence[str], config: LoaderConfig, vocabulary: Vocabulary, layout: HeadLayout):
+def _pack(examples, fields: Sequence[str], config: LoaderConfig) -> Any:
+    """Packs a Grain IterDataset of examples best-fit into batches of (rows, length)."""
     import grain
 
-    packed = grain.experimental.FirstFitPackIterDataset(
+    packed = grain.experimental.BestFitPackIterDataset(
         examples,
         length_struct=dict.fromkeys(fields, config.length),
         num_packing_bins=max(config.bins, config.rows),
         shuffle_bins=False,
     )
     # Dropping the remainder keeps shapes fixed; the training stream has no end.
-    return packed.batch(config.rows, drop_remainder=True).map(
-        functools.partial(_arrange_packed, config=config, vocabulary=vocabulary, layout=layout)
-    )
+    return packed.batch(config.rows, drop_remainder=True)
+
+
+def _group(examples, config: LoaderConfig) -> Any:
+    """Groups a Grain MapDataset of examples by length; the rows of every batch are a multiple of ``config.rows``."""
+    from tasks.grouping import GroupedIterDataset, group_lengths
+
+    lengths = group_lengths(config.length, config.groups)
+    return GroupedIterDataset(examples, lengths, config.rows * config.length, config.rows)
 
 
 class TokenRecords:
@@ -271,14 +287,28 @@ class TokenRecords:
         return cls(column, list(itertools.islice(rows, most)))
 
 
-def training_batches(records: TokenRecords, maker: ExampleMaker, layout: HeadLayout, seed: int) -> Any:
-    """Returns an infinite Grain dataset of batches; ``iter`` of it has ``get_state`` and ``set_state``."""
+def training_batches(
+    records: TokenRecords, maker: ExampleMaker, layout: HeadLayout, seed: int, shard: tuple[int, int] = (0, 1)
+) -> Any:
+    """Returns an infinite Grain dataset of batches; ``iter`` of it has ``get_state`` and ``set_state``.
+
+    Args:
+        shard: (index, count) of the process: each reads its own share of the records, in an order that is new every
+            epoch, and makes its own share of the batch.
+    """
     import grain
 
-    if not len(records):
-        raise InputError("language: there are no token records to train on")
-    examples = grain.MapDataset.source(records).seed(seed).shuffle().repeat(None).random_map(maker).to_iter_dataset()
-    return _pack(examples, ("tokens", "target"), maker.config, maker.vocabulary, layout)
+    index, count = shard
+    if len(records) < count:
+        raise InputError(f"language: {len(records)} token records to train on, expected at least {count}")
+    order = grain.MapDataset.source(records).seed(seed).shuffle()
+    examples = (order if count == 1 else order[index::count]).repeat(None).random_map(maker)
+    if maker.config.packing == "grouped":
+        batches = _group(examples, maker.config)
+    else:
+        batches = _pack(examples.to_iter_dataset(), ("tokens", "target"), maker.config)
+    arranged = functools.partial(_arrange_packed, config=maker.config, vocabulary=maker.vocabulary, layout=layout)
+    return batches.map(arranged)
 
 
 def heldout_examples(records: TokenRecords, maker: ExampleMaker, seed: int = 0) -> Iterator[dict[str, np.ndarray]]:
@@ -334,7 +364,7 @@ def heldout_batches(
     if not examples:
         return
     source = grain.MapDataset.source(examples).to_iter_dataset()
-    for count, batch in enumerate(_pack(source, ("tokens", "target", "task"), config, maker.vocabulary, layout)):
+    for count, batch in enumerate(_pack(source, ("tokens", "target", "task"), config)):
         if count == limit:
             return
-        yield batch
+        yield _arrange_packed(batch, config, maker.vocabulary, layout)

@@ -17,7 +17,8 @@ from tasks.windows import WindowConfig
 class LanguageConfig:
     """Attributes:
     width, layers, heads, kv_heads, head_width, hidden, image_width, dtype, remat: see ``LanguageModelConfig``.
-    length: ids of a row. rows: rows of a batch. block: positions of a head block. bins: rows filled at once.
+    length: ids of a row. rows: rows of a batch. block: positions of a head block. bins, packing, groups: see
+        ``LoaderConfig``.
     window: latent steps of a window and its past.
     steps, warmup: of training. peak_rate, final_rate: learning rates. weight_decay: decoupled (AdamW).
     clip: largest global norm of a gradient.
@@ -48,6 +49,8 @@ class LanguageConfig:
     clip: float = 1.0
     heldout_batches: int = 12
     init_from: str = ""
+    packing: str = "best-fit"
+    groups: int = 8
 
 
 TINY = LanguageConfig(

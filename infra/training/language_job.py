@@ -125,6 +125,10 @@ def optimizer(config: LanguageConfig) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(config.clip), optax.adamw(schedule, weight_decay=config.weight_decay))
 
 
+def loader_config(preset: LanguageConfig) -> LoaderConfig:
+    return LoaderConfig(**{f.name: getattr(preset, f.name) for f in dataclasses.fields(LoaderConfig)})
+
+
 def make_job(
     config: LanguageJobConfig,
     *,
@@ -146,7 +150,7 @@ def make_job(
     """
     preset, vocabulary = config.preset, config.vocabulary
     model = model_config(preset, vocabulary)
-    loader = LoaderConfig(preset.length, preset.rows, preset.block, preset.bins, preset.window)
+    loader = loader_config(preset)
     layout = HeadLayout.of(vocabulary, model)
     update = optimizer(preset)
 
