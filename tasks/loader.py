@@ -22,6 +22,7 @@ from tasks.registry import Step, Task
 from tasks.windows import Window, WindowConfig, starts, step_prompt, window_at
 
 PACKINGS = ("best-fit", "grouped")
+READ = (4, 32)  # threads and examples ahead; Grain looks at all of these for each one that it takes
 FIRST_WINDOW_SHARE = 1 / 3  # of windows start the clip: every generation begins there
 
 
@@ -306,7 +307,7 @@ def training_batches(
     if maker.config.packing == "grouped":
         batches = _group(examples, maker.config)
     else:
-        batches = _pack(examples.to_iter_dataset(), ("tokens", "target"), maker.config)
+        batches = _pack(examples.to_iter_dataset(grain.ReadOptions(*READ)), ("tokens", "target"), maker.config)
     arranged = functools.partial(_arrange_packed, config=maker.config, vocabulary=maker.vocabulary, layout=layout)
     return batches.map(arranged)
 
