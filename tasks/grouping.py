@@ -55,6 +55,11 @@ class GroupedIterDataset(grain.IterDataset):
         if not all(self.rows):
             raise InputError(f"groups: {budget} ids are not {multiple} rows of {self.lengths[self.rows.index(0)]}")
 
+    def set_slice(self, share: slice, sequential_slice: bool = False) -> None:
+        """Grain's way of giving each worker process its share of the examples."""
+        del sequential_slice
+        self.examples = self.examples[share]
+
     def __iter__(self) -> "GroupedIterator":
         return GroupedIterator(self)
 

@@ -38,6 +38,8 @@ class LoaderConfig:
         window: latent steps of a window and its past.
         packing: "best-fit", or "grouped": every row one example, every batch of one length, rows * length ids in it.
         groups: how many lengths there are then.
+        workers: processes that read records and make examples; 0 does it in threads of this one. Grouped batches are
+            made by whole, in turn, by each.
     """
 
     length: int
@@ -47,6 +49,7 @@ class LoaderConfig:
     window: WindowConfig
     packing: str = PACKINGS[0]
     groups: int = 8
+    workers: int = 0
 
     def __post_init__(self):
         if self.packing not in PACKINGS:
@@ -261,6 +264,20 @@ def _group(examples, config: LoaderConfig) -> Any:
     return GroupedIterDataset(examples, lengths, config.rows * config.length, config.rows)
 
 
+def _by_workers(dataset: Any, workers: int) -> Any:
+    """Grain's worker processes before an IterDataset's output; its elements come in the same order, whatever their
+    pace.
+    """
+    if not workers:
+        return dataset
+    import grain
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():  # Grain's workers take the flags' values along, and there are none before
+        flags.FLAGS.mark_as_parsed()
+    return dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=32))
+
+
 class TokenRecords:
     """The given rows of the tokens column, as a Grain source. Checks that a row is a whole token record."""
 
@@ -305,9 +322,10 @@ def training_batches(
     order = grain.MapDataset.source(records).seed(seed).shuffle()
     examples = (order if count == 1 else order[index::count]).repeat(None).random_map(maker)
     if maker.config.packing == "grouped":
-        batches = _group(examples, maker.config)
+        batches = _by_workers(_group(examples, maker.config), maker.config.workers)
     else:
-        batches = _pack(examples.to_iter_dataset(grain.ReadOptions(*READ)), ("tokens", "target"), maker.config)
+        made = _by_workers(examples.to_iter_dataset(grain.ReadOptions(*READ)), maker.config.workers)
+        batches = _pack(made, ("tokens", "target"), maker.config)
     arranged = functools.partial(_arrange_packed, config=maker.config, vocabulary=maker.vocabulary, layout=layout)
     return batches.map(arranged)
 

@@ -17,8 +17,8 @@ from tasks.windows import WindowConfig
 class LanguageConfig:
     """Attributes:
     width, layers, heads, kv_heads, head_width, hidden, image_width, dtype, remat: see ``LanguageModelConfig``.
-    length: ids of a row. rows: rows of a batch. block: positions of a head block. bins, packing, groups: see
-        ``LoaderConfig``.
+    length: ids of a row. rows: rows of a batch. block: positions of a head block. bins, packing, groups,
+        workers: see ``LoaderConfig``.
     window: latent steps of a window and its past.
     steps, warmup: of training. peak_rate, final_rate: learning rates. weight_decay: decoupled (AdamW).
     clip: largest global norm of a gradient.
@@ -51,6 +51,7 @@ class LanguageConfig:
     init_from: str = ""
     packing: str = "best-fit"
     groups: int = 8
+    workers: int = 0
 
 
 TINY = LanguageConfig(

@@ -3,9 +3,12 @@ import dataclasses
 import numpy as np
 import pytest
 
+from infra.presets.language import PAPER
+from infra.training.language_job import loader_config, model_config
 from models.errors import InputError
 from models.language_model import LanguageModelConfig
 from tasks.loader import (
+    PACKINGS,
     ExampleMaker,
     HeadLayout,
     LoaderConfig,
@@ -17,11 +20,11 @@ from tasks.loader import (
     training_batches,
 )
 from tasks.mixture import uniform_weights
-from tasks.modalities import MODALITIES, Range
+from tasks.modalities import MODALITIES, PAPER_CODEBOOKS, Range, Vocabulary
 from tasks.prompts import parse, to_pieces
 from tasks.registry import TASKS, task_named
 from tasks.windows import Window, WindowConfig
-from tests.token_records import ByteText, record, vocabulary
+from tests.token_records import SMALL, ByteText, record, vocabulary
 
 VOCABULARY = vocabulary()
 MODEL = LanguageModelConfig(
@@ -116,6 +119,84 @@ def test_the_stream_is_a_function_of_the_seed_and_goes_on_at_the_exact_next_batc
         equal(next(fresh), batch)
     other = next(iter(training_batches(RECORDS, maker(), LAYOUT, seed=4)))
     assert any(not np.array_equal(other[name], first[0][name]) for name in other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_worker_processes_change_nothing_but_the_pace(packing):
+    """Packed, the stream is that of one process; grouped, each worker groups its share. Both go on where they were."""
+    alone = dataclasses.replace(CONFIG, packing=packing, groups=3)
+    config = dataclasses.replace(alone, workers=2)
+    stream = iter(training_batches(RECORDS, maker(config), LAYOUT, seed=3))
+    batches = [next(stream) for _ in range(3)]
+    state = stream.get_state()
+    following = next(stream)
+    stream.close()
+    if packing == "best-fit":
+        for ours, theirs in zip(batches, iter(training_batches(RECORDS, maker(alone), LAYOUT, seed=3)), strict=False):
+            equal(ours, theirs)
+    again = iter(training_batches(RECORDS, maker(config), LAYOUT, seed=3))
+    again.set_state(state)
+    equal(next(again), following)
+    again.close()
+
+
+def test_grouped_batches_have_one_length_and_as_many_ids():
+    config = dataclasses.replace(CONFIG, packing="grouped", groups=4)
+    stream = iter(training_batches(RECORDS, maker(config), LAYOUT, seed=0))
+    shapes = set()
+    for _ in range(12):
+        batch = next(stream)
+        rows, length = batch["tokens"].shape
+        shapes.add((rows, length))
+        assert rows % CONFIG.rows == 0 and rows * length <= CONFIG.rows * CONFIG.length < (rows + CONFIG.rows) * length
+        assert batch["segments"].max() == 1 and (batch["segments"][:, 0] == 1).all()
+        assert batch["head_weights"].sum() > 0
+    assert len(shapes) > 1
+    with pytest.raises(InputError, match="packing=tight: expected best-fit or grouped"):
+        dataclasses.replace(CONFIG, packing="tight")
+
+
+def test_processes_share_the_records():
+    """Each reads its own half, whatever the epoch."""
+    seen = []
+    for index in range(2):
+        source = Noted(RECORDS)
+        stream = iter(training_batches(source, maker(), LAYOUT, seed=5, shard=(index, 2)))
+        for _ in range(6):
+            next(stream)
+        seen.append(source.read)
+        assert len(source.read) == len(RECORDS) // 2
+    assert not seen[0] & seen[1]
+    with pytest.raises(InputError, match="6 token records to train on, expected at least 7"):
+        training_batches(RECORDS, maker(), LAYOUT, seed=0, shard=(0, 7))
+
+
+class Noted:
+    """Records that note which of them were read."""
+
+    def __init__(self, records):
+        self.records, self.read = records, set()
+
+    def __len__(self):
+        return len(self.records)
+
+    def __getitem__(self, index):
+        self.read.add(index)
+        return self.records[index]
+
+
+def test_long_rows_waste_little():
+    """The published sizes: rows of 8,192, clips of 2 to 10 s, all tasks: at most 2 % padding."""
+    codebooks = PAPER_CODEBOOKS | {"text": SMALL["text"]}
+    wide = Vocabulary.of_codebooks(codebooks, VOCABULARY.eos)
+    frames = 4 * np.random.default_rng(0).integers(15, 75, 40) + 1
+    clips = TokenRecords([record(i, int(n), codebooks) for i, n in enumerate(frames)], range(40))
+    config = loader_config(dataclasses.replace(PAPER, rows=8))
+    make = ExampleMaker(TASKS, uniform_weights(TASKS), config, wide, ByteText())
+    stream = iter(training_batches(clips, make, HeadLayout.of(wide, model_config(PAPER, wide)), seed=0))
+    used = [next(stream)["segments"] > 0 for _ in range(PAPER.bins // 8)]
+    assert np.mean(used) > 0.98
 
 
 def equal(left: dict, right: dict) -> None:
