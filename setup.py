@@ -70,6 +70,7 @@ EXTRAS = {
         "ruff>=0.14",
         "pre-commit>=4",
         "gcp-storage-emulator>=2024.8",
+        "webdataset>=1.0",
     ],
 }
 EXTRAS["all"] = sorted(
