@@ -86,6 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("archon: stopped; the same command continues from here", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        # Who read our output has seen enough (``| head``). Python would complain again when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except Exception as error:
         return _failed(args, error, 1)
     if args.json:

@@ -62,7 +62,11 @@ def split(path: str) -> tuple[str, str]:
 
 
 def _client():
-    return _client_for(os.environ.get("STORAGE_EMULATOR_HOST"), os.getpid())
+    emulator = os.environ.get("STORAGE_EMULATOR_HOST")
+    if emulator:
+        # The C++ reader of ArrayRecord finds the emulator by a name of its own.
+        os.environ["CLOUD_STORAGE_EMULATOR_ENDPOINT"] = emulator
+    return _client_for(emulator, os.getpid())
 
 
 @functools.lru_cache(maxsize=2)
@@ -73,8 +77,6 @@ def _client_for(emulator: str | None, process: int):
     from google.cloud import storage
 
     if emulator:
-        # The C++ reader of ArrayRecord finds the emulator by a name of its own.
-        os.environ.setdefault("CLOUD_STORAGE_EMULATOR_ENDPOINT", emulator)
         return storage.Client(project="emulator", credentials=AnonymousCredentials())
     credentials, project = google.auth.default(scopes=("https://www.googleapis.com/auth/devstorage.read_write",))
     # Objects are addressed by bucket; the project's name is never sent.

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from models.errors import InputError
-from models.loading import load_once
+from models.loading import load_once, load_per_thread
 
 BACKEND = "dlib-hog"
 STRIDE = 6  # frames between two detections: 5 a second
@@ -53,7 +53,7 @@ class Track:
         return float(np.median([face.size for face in self.faces.values()]))
 
 
-@load_once()
+@load_per_thread()  # it works in memory of its own, and without Python's lock: two threads would write into it
 def _detector():
     import dlib
 

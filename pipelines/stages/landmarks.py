@@ -10,12 +10,13 @@ Every backend sees the box that the one detector found, so all follow the same f
 """
 
 import os
+import threading
 from collections.abc import Sequence
 
 import numpy as np
 
 from models.errors import InputError
-from models.loading import load_once
+from models.loading import load_once, load_per_thread
 from models.signals import NUM_LANDMARKS
 from pipelines.stages.faces import model_file
 
@@ -116,7 +117,7 @@ def _dlib(frames, boxes, weights):
 # --- MediaPipe ---
 
 
-@load_once(2)
+@load_per_thread(2)  # so that a thread which is done closes its own, and no one else's
 def load_face_mesh(path: str):
     import mediapipe
 
@@ -129,18 +130,21 @@ def load_face_mesh(path: str):
         landmarker = mediapipe.tasks.vision.FaceLandmarker.create_from_options(options)
     except (RuntimeError, ValueError) as error:
         raise InputError(f"--landmark-weights {path}: not a MediaPipe face landmarker ({error})") from error
-    _open_landmarkers.append(landmarker)
+    _this_thread.open = [*getattr(_this_thread, "open", ()), landmarker]
     return landmarker
 
 
-_open_landmarkers: list = []
+_this_thread = threading.local()
 
 
 def close_backends() -> None:
-    """Closes what must be closed before Python exits (MediaPipe's finaliser raises); backends load again on use."""
+    """Closes what this thread opened and must be closed before Python exits (MediaPipe's finaliser raises); backends
+    load again on use.
+    """
     load_face_mesh.cache_clear()
-    while _open_landmarkers:
-        _open_landmarkers.pop().close()
+    for landmarker in getattr(_this_thread, "open", ()):
+        landmarker.close()
+    _this_thread.open = []
 
 
 def _mediapipe(frames, boxes, weights):

@@ -8,6 +8,7 @@ all (pipelines/stages/language.py). https://github.com/cmusphinx/pocketsphinx, B
 import math
 import os
 import re
+import threading
 
 import numpy as np
 
@@ -37,6 +38,10 @@ _WORDS, _PHONES = "_default", "phones"
 _LEAST_SHARE = 0.25  # of a piece's time that is voice, for it to count
 
 
+# The decoder hears one utterance at a time, and is too large for one a thread.
+_one_at_a_time = threading.Lock()
+
+
 @load_once()
 def _decoder():
     import pocketsphinx
@@ -52,14 +57,15 @@ def _heard(audio: np.ndarray, search: str) -> list:
 
     (``ascore`` is a likelihood to the power 1 / 1024 in the pass over phones, not in the one over words.)
     """
-    decoder = _decoder()
-    decoder.activate_search(search)
-    # Without this the cepstral mean of the clip before leaks into this one: the order of clips would matter.
-    decoder.reinit_feat()
-    decoder.start_utt()
-    decoder.process_raw(np.ascontiguousarray(audio, np.int16).tobytes(), full_utt=True)
-    decoder.end_utt()
-    return list(decoder.seg() or ())
+    with _one_at_a_time:
+        decoder = _decoder()
+        decoder.activate_search(search)
+        # Without this the cepstral mean of the clip before leaks into this one: the order of clips would matter.
+        decoder.reinit_feat()
+        decoder.start_utt()
+        decoder.process_raw(np.ascontiguousarray(audio, np.int16).tobytes(), full_utt=True)
+        decoder.end_utt()
+        return list(decoder.seg() or ())
 
 
 def transcribe(audio: np.ndarray, activity: np.ndarray | None = None, limits: GuardConfig = LIMITS) -> Transcript:

@@ -1,5 +1,6 @@
 import json
 import os
+import subprocess
 import sys
 import types
 
@@ -33,6 +34,15 @@ def test_exit_status(command, capsys, error, status):
     command.run = run
     assert cli.main(["probe"]) == status
     assert str(error) in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    code = "import sys; from infra.cli import main; sys.exit(main(['tasks', '--show', 'speech-to-script']))"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert done.returncode == 141 and done.stderr == ""
 
 
 def test_compiled_programs_are_kept_for_the_next_process(command, monkeypatch, tmp_path):

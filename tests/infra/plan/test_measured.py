@@ -10,7 +10,7 @@ import pytest
 from infra.plan import measured as rates
 from infra.plan.measured import KEPT_HOURS, SOURCE_HOURS, measure, read_measured, write_measured
 from models.errors import InputError
-from pipelines.dataset import update_manifest
+from pipelines.dataset import ANNOTATIONS, update_manifest
 from tests.infra.plan.finished import write_finished, write_marker
 
 
@@ -109,6 +109,7 @@ def test_a_file_of_rates_that_is_none_is_named(change, dataset, tmp_path):
 def test_the_shipped_rates_are_sound():
     shipped = read_measured(rates.DEFAULT)
     stages = {rate.stage for rate in shipped.rates}
-    assert stages >= {"curate", "annotate image", "annotate semantics", "annotate speech"}
+    columns = {f"annotate {name}" for name in ("shape", "semantics", "image", "speech", "script", "description")}
+    assert stages == {"curate", "tokenize", *columns}
     assert all(rate.seconds > 0 and rate.hours > 0 and rate.command.startswith("archon ") for rate in shipped.rates)
-    assert set(shipped.column_bytes) >= {"clips", "semantics", "speech"} and 0 < shipped.keep_share <= 1
+    assert set(shipped.column_bytes) == {"clips", "tokens", *ANNOTATIONS} and 0 < shipped.keep_share <= 1

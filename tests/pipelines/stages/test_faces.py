@@ -26,6 +26,24 @@ def test_the_detector_finds_a_rendered_head():
     assert faces.detect_faces(np.full_like(frame, 90)) == []
 
 
+def test_threads_find_what_one_finds():
+    """The detector works in memory of its own and without Python's lock; one that threads share kills the process."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from pipelines.stages import video
+
+    info = video.probe(str(talking_head()))
+    frame = next(iter(video.decode_frames(info, info.width, info.height)))
+    sizes = [(side, side + 40) for side in (160, 200, 240)] * 8
+    pictures = [np.ascontiguousarray(np.resize(frame[:height], (height, width, 3))) for height, width in sizes]
+    alone = [[(face.box.tolist(), face.score) for face in faces.detect_faces(picture)] for picture in pictures]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(faces.detect_faces, pictures))
+        detectors = set(pool.map(lambda _: id(faces._detector()), range(3)))
+    assert [[(face.box.tolist(), face.score) for face in some] for some in found] == alone
+    assert id(faces._detector()) not in detectors
+
+
 def test_a_moving_face_is_one_track_and_a_weak_face_starts_none():
     samples = {at(i): [face(10 * i, 50, score=1.0 if i % 3 else -0.2)] for i in range(1, 10)}
     tracks = faces.build_tracks(samples)

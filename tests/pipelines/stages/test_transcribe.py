@@ -54,6 +54,15 @@ def test_the_clip_before_does_not_matter(sentence):
     assert transcribe(sentence) == first
 
 
+def test_threads_hear_what_one_hears(sentence):
+    from concurrent.futures import ThreadPoolExecutor
+
+    sounds = [sentence, sentence[: len(sentence) // 2], sentence[len(sentence) // 2 :]]
+    alone = [transcribe(sound) for sound in sounds]
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(transcribe, sounds)) == alone
+
+
 @pytest.mark.parametrize("samples", [0, 8000])
 def test_silence_has_no_words(samples):
     script = transcribe(np.zeros(samples, np.int16))
