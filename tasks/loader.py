@@ -311,8 +311,8 @@ def training_batches(
     """Returns an infinite Grain dataset of batches; ``iter`` of it has ``get_state`` and ``set_state``.
 
     Args:
-        shard: (index, count) of the process: each reads its own share of the records, in an order that is new every
-            epoch, and makes its own share of the batch.
+        shard: (index, count) of the process: every epoch's order is shared out among the processes, and each makes
+            its own share of the batch.
     """
     import grain
 
