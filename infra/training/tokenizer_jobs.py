@@ -406,7 +406,7 @@ def text_config(*, preset: str, overrides: dict[str, str]):
 
 
 def train_text(config, dataset: Path, directory: Path, extra: list[str] | None = None) -> dict:
-    """Fits SentencePiece to the training clips' scripts and descriptions and to extra lines.
+    """Fits SentencePiece to the training clips' scripts and descriptions and to extra lines, or takes a given model.
 
     Args:
         config: models.tokenizers.text.TextConfig.
@@ -422,8 +422,11 @@ def train_text(config, dataset: Path, directory: Path, extra: list[str] | None =
     import json
 
     from models.io import load_model
-    from models.tokenizers import load_tokenizer, text
+    from models.tokenizers import text
 
+    directory = Path(directory)
+    if config.model:
+        return _taken_text(config.model, directory)
     if extra is None:
         from tasks.prompts import prompt_corpus
 
@@ -434,13 +437,30 @@ def train_text(config, dataset: Path, directory: Path, extra: list[str] | None =
         records = source.column(column)
         lines += [records[row][field] for row in data.split_rows(source, column, "train")]
     corpus = hashlib.sha256(json.dumps([config.vocabulary, lines]).encode()).hexdigest()
-    directory = Path(directory)
     if not (directory / "model.json").is_file() or load_model(directory)[3].extra.get("corpus_sha256") != corpus:
         text.save(directory, text.fit(lines, config), config, {"corpus_sha256": corpus, "lines": len(lines)})
+    return _text_facts(directory, len(lines))
+
+
+def _taken_text(path: str, directory: Path) -> dict:
+    """Makes a tokenizer's directory of a SentencePiece model file. InputError if it is none."""
+    from models.tokenizers import text
+
+    try:
+        pieces = text.TextTokenizer.from_file(path).codebook_sizes[0]
+    except OSError as error:
+        raise InputError(f"--set model={path}: {error.strerror}") from None
+    text.save(directory, Path(path).read_bytes(), text.TextConfig(vocabulary=pieces), {"lines": 0})
+    return _text_facts(directory, 0)
+
+
+def _text_facts(directory: Path, lines: int) -> dict:
+    from models.tokenizers import load_tokenizer, text
+
     tokenizer = load_tokenizer(directory)
     return {
         "name": text.KIND,
-        "lines": len(lines),
+        "lines": lines,
         "vocabulary": tokenizer.codebook_sizes[0],
         "weights_sha256": tokenizer.weights_sha256,
         "directory": str(directory),

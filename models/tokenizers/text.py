@@ -22,9 +22,11 @@ PAD, EOS, BOS, UNKNOWN = 0, 1, 2, 3
 class TextConfig:
     """Attributes:
     vocabulary: most pieces, of which 256 are bytes and 4 control tokens; a small corpus gives fewer.
+    model: a SentencePiece model file to take as it is; then nothing is fitted.
     """
 
     vocabulary: int = 1024
+    model: str = ""
 
 
 def fit(lines: Iterable[str], config: TextConfig) -> bytes:

@@ -119,3 +119,18 @@ def test_text_is_fitted_to_the_training_clips_and_kept(dataset, tmp_path):
     assert (tmp_path / "model.npz").stat().st_mtime_ns == before
     assert train_text(config, dataset, tmp_path, extra=["other"])["weights_sha256"] != made["weights_sha256"]
     assert load_model(tmp_path)[3].extra["lines"] == made["lines"]
+
+
+def test_a_given_text_model_is_taken_as_it_is(tmp_path):
+    from models.tokenizers import load_tokenizer, text
+
+    (tmp_path / "m.model").write_bytes(text.fit(["what somebody said", "and what not"], text.TextConfig(300)))
+    config = text_config(preset="paper", overrides={"model": str(tmp_path / "m.model")})
+    made = train_text(config, tmp_path / "no-dataset", tmp_path / "text")
+    given = text.TextTokenizer.from_file(tmp_path / "m.model")
+    assert made["vocabulary"] == given.codebook_sizes[0] and made["lines"] == 0
+    assert load_tokenizer(tmp_path / "text").encode("what").tolist() == given.encode("what").tolist()
+    (tmp_path / "n.model").write_bytes(b"no model")
+    for name, says in (("none", "No such file"), ("n.model", "not a SentencePiece model")):
+        with pytest.raises(InputError, match=says):
+            train_text(text.TextConfig(model=str(tmp_path / name)), tmp_path, tmp_path / "other")
