@@ -60,6 +60,7 @@ EXTRAS = {
         "opencv-contrib-python>=4.10",
         "av>=14",
     ],
+    # TPUs, and `archon compile`, which needs none: libtpu is their compiler.
     "tpu": ["jax[tpu]>=0.10.2,<0.11"],
     # TensorFlow: reads our records as tf.train.Example; only the tests need it.
     "tensorflow": ["tensorflow>=2.20"],
@@ -74,7 +75,7 @@ EXTRAS = {
     ],
 }
 EXTRAS["all"] = sorted(
-    {name for role in ("pipelines", "dataflow", "train", "tensorflow", "dev") for name in EXTRAS[role]}
+    {name for role in ("pipelines", "dataflow", "train", "tpu", "tensorflow", "dev") for name in EXTRAS[role]}
 )
 
 setup(

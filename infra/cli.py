@@ -6,6 +6,7 @@ returns the summary that ``--json`` prints on the last line. Exit status: 0 done
 """
 
 import argparse
+import glob
 import hashlib
 import importlib
 import json
@@ -31,6 +32,10 @@ COMMANDS = {
     "inspect": ("pipelines.inspect", "contact sheets and overlays of clips, every modality as files"),
     "plan": ("infra.plan.command", "machines, hours, storage and cost of the data jobs, from measured rates"),
     "train": ("infra.training.command", "one training job, resumable"),
+    "compile": (
+        "infra.compile_command",
+        "a training step compiled for a slice of TPUs: memory, operations, collectives",
+    ),
     "measure": ("infra.measure_command", "accuracy of one part against truth: the tables that the README quotes"),
     "tasks": ("infra.tasks_command", "the language model's tasks, one example serialised"),
     "generate": ("infra.generate_command", "any modality from any other"),
@@ -71,6 +76,14 @@ def keep_compiled_programs() -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
 
 
+def quiet_where_there_is_no_tpu() -> None:
+    """Keeps libtpu, where it is installed for `archon compile` alone, from asking around for TPUs and complaining."""
+    if not glob.glob("/dev/accel*") and not glob.glob("/dev/vfio/[0-9]*"):
+        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+        os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+        os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v6e-1")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     name = next((word for word in argv if word in COMMANDS), None)
@@ -78,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GLOG_minloglevel", "3")
     keep_compiled_programs()
+    quiet_where_there_is_no_tpu()
     args = build_parser(name).parse_args(argv)
     try:
         summary = importlib.import_module(COMMANDS[args.command][0]).run(args)

@@ -203,6 +203,7 @@ def _tokenize(root: str, models: str, runner: RunnerOptions) -> dict:
 
 def _generate(config: DemoConfig, root: str, models: str) -> dict:
     from infra.generate_command import GenerateConfig, generate
+    from models.sampling import Sampling
 
     given = f"{config.workdir}/generated/given"
     speech, image = write_given(Dataset(root), given)
@@ -215,8 +216,7 @@ def _generate(config: DemoConfig, root: str, models: str) -> dict:
             output=f"{config.workdir}/generated",
             seed=config.seed,
             # A model trained for two minutes is surest of its likeliest tokens.
-            temperature=0.7,
-            top_p=0.9,
+            sampling=Sampling(temperature=0.7, top_p=0.9),
         )
     )
     return {"items": made["tokens"], "unit": "tokens", "summary": made}

@@ -10,7 +10,7 @@ from models.errors import InputError
 from models.signals import AUDIO_RATE, CROP_SIZE
 from pipelines.dataset import Dataset
 
-KINDS = ("speech", "image", "script", "description", "shape", "expression", "pose", "semantics")
+KINDS = ("speech", "image", "video", "script", "description", "shape", "expression", "pose", "semantics")
 _LARGEST_SIDE = 960  # pictures are shrunk to this before a face is looked for
 
 
@@ -133,6 +133,42 @@ def _segment(picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     model = load_face_model()
     fit = fit_clip(landmarks[None], model, FitConfig(bucket=1))
     return segment_clip(picture[None], landmarks[None], fit, model)[0]
+
+
+def read_video(path: str) -> tuple[np.ndarray, Reference]:
+    """Takes a video apart into what the language model reads of one: its semantic video and a reference image.
+
+    Its first clip is found, cut and segmented as ``archon curate`` and ``archon annotate`` do by default.
+
+    Returns:
+        (uint8 labels (T, height, width) as the semantics column has them, the reference).
+
+    Raises:
+        InputError: no file, or no clip of one speaking person in it.
+    """
+    from models.segmenter import SegmenterModel
+    from pipelines.stages.curation import Settings, curate_source
+    from pipelines.stages.frames import clip_frames
+    from pipelines.stages.reference import reference_image
+    from pipelines.stages.segment_network import NetworkConfig, segment_clip
+
+    clips: list[dict] = []
+
+    def keep(clip: dict) -> None:
+        if not clips:
+            clips.append(clip)
+
+    result = curate_source(str(existing("video", path)), Settings(), keep)
+    if not clips:
+        row = next(row for row in result.rejects if row["clip_id"] is None)
+        raise InputError(
+            f"--given video={path}: no clip of one speaking person in it: {row['stage']}, {row['reason']} "
+            f"({row['detail']})"
+        )
+    frames = clip_frames(clips[0])
+    labels = segment_clip(frames, clips[0]["landmarks"], SegmenterModel(), NetworkConfig())
+    image, frame = reference_image(frames)
+    return labels, Reference(image, labels[frame])
 
 
 def read_text(kind: str, value: str) -> str:

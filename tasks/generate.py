@@ -3,11 +3,14 @@
 Each step is a prompt with everything known so far. A clip longer than a window is made window by window, each with the
 past of what is being made. At every position only the ids of the one level that must come there can be drawn, and the
 number of positions follows from the number of frames: every sample decodes.
+
+Requests for the same modality are sampled together, as rows of a batch; what a request gets does not depend on the
+others beside it, up to rounding.
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models.decoding import decode
 from models.errors import InputError
 from models.io import dataclass_from_dict, fill, load_model
-from models.language_model import LanguageModelConfig, Sampling, decode, init_params
+from models.language_model import LanguageModelConfig, init_params
+from models.sampling import Sampling
 from models.signals import TIME_STRIDE, grid_frames, latent_steps
 from tasks.grammar import Form, grammar_table
 from tasks.modalities import MODALITIES, STREAMS, Vocabulary, spans, unflatten
@@ -114,161 +119,229 @@ def check_weights(trained: Mapping[str, str], found: Mapping[str, str], one: str
 # --- One step ---------------------------------------------------------------------------------------------------------
 
 
-def sample_window(
+@dataclass(frozen=True)
+class Request:
+    """One clip to make something for.
+
+    Attributes:
+        known: codes or text of what is given, for the whole clip. Codes of what is wanted, shorter than the clip, are
+            continued.
+        frames: T = 4k + 1 video frames of the clip.
+        seed: of the sampling.
+    """
+
+    known: Mapping[str, Content]
+    frames: int
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class _Ask:
+    """One window of one request, ready to be sampled.
+
+    Attributes:
+        prefix: ids of the prompt, and of the same without its conditions.
+        key: sampling key.
+    """
+
+    prefix: np.ndarray
+    free: np.ndarray
+    key: jax.Array
+
+
+def sample_windows(
     language: Language,
-    known: Mapping[str, Content],
+    known: Sequence[Mapping[str, Content]],
     want: str,
-    window: Window,
-    key: jax.Array,
+    windows: Sequence[Window],
+    keys: Sequence[jax.Array],
     sampling: Sampling,
     form: Form | None = None,
-) -> tuple[Content, int]:
-    """Makes one modality on one window; a text that has a ``form`` follows it.
+) -> list[tuple[Content, int]]:
+    """Makes one modality on one window of each of several clips; a text that has a ``form`` follows it.
 
     Returns:
-        (codes of the window, or the text; ids that were drawn).
+        For each, (codes of the window, or the text; ids that were drawn).
 
     Raises:
         InputError: prompt and output are longer than the context.
     """
+    made: list[tuple[Content, int] | None] = [None] * len(known)
+    forms: dict[tuple[int, int], list[int]] = {}  # what has the same ranges can share a batch
+    asks = []
+    for index, (given, window) in enumerate(zip(known, windows, strict=True)):
+        asks.append(_ask(language, given, want, window, keys[index]))
+        is_text = MODALITIES[want].is_text
+        first, last = (0, 0) if is_text else MODALITIES[want].step_range(window.start, window.stop)
+        room = language.length - max(asks[-1].prefix.size, asks[-1].free.size)
+        forms.setdefault((last - first, min(MAX_TEXT, room) if is_text else 0), []).append(index)
+        wanted = 1 if is_text else sum(span.count for span in spans(language.vocabulary, want, last - first))
+        if room < wanted:
+            raise InputError(
+                f"{want} from {', '.join(given)}: a prompt of {language.length - room} tokens and an output of "
+                f"{wanted} do not fit into the model's context of {language.length}; give fewer modalities or less text"
+            )
+    for (steps, text), indices in forms.items():
+        found = _sample(language, [asks[index] for index in indices], want, steps, text, sampling, form)
+        for index, one in zip(indices, found, strict=True):
+            made[index] = one
+    return made
+
+
+def _ask(language: Language, known: Mapping[str, Content], want: str, window: Window, key: jax.Array) -> _Ask:
+    def ids(inputs: tuple[Source, ...]) -> np.ndarray:
+        prompt = step_prompt(inputs, want, known, window, language.window, target=False)
+        return to_ids(serialise(prompt)[0], language.vocabulary, language.text)
+
+    return _Ask(ids(tuple(Source(name) for name in known if name != want)), ids(()), key)
+
+
+def _sample(
+    language: Language, asks: Sequence[_Ask], want: str, steps: int, text: int, sampling: Sampling, form: Form | None
+) -> list[tuple[Content, int]]:
+    """Draws one batch: ``steps`` token steps of a modality, or at most ``text`` ids."""
     vocabulary = language.vocabulary
-    inputs = tuple(Source(name) for name in known if name != want)
-    prompt = step_prompt(inputs, want, known, window, language.window, target=False)
-    prefix = to_ids(serialise(prompt)[0], vocabulary, language.text)
-    room = language.length - prefix.size
     is_text = MODALITIES[want].is_text
     if is_text:
-        ranges = [vocabulary.stream_ranges("text")[0]] * max(0, min(MAX_TEXT, room))
+        ranges = [vocabulary.stream_ranges("text")[0]] * text
     else:
-        first, last = MODALITIES[want].step_range(window.start, window.stop)
-        ranges = [span.range for span in spans(vocabulary, want, last - first) for _ in range(span.count)]
-    if not ranges or len(ranges) > room:
-        raise InputError(
-            f"{want} from {', '.join(known)}: a prompt of {prefix.size} tokens and an output of {len(ranges)} do not "
-            f"fit into the model's context of {language.length}; give fewer modalities or less text"
-        )
+        ranges = [span.range for span in spans(vocabulary, want, steps) for _ in range(span.count)]
     heads = np.zeros((2, language.length), np.int32)
     heads[:, : len(ranges)] = np.array([language.config.head_range(r.start, r.size) for r in ranges]).T
-    padded = np.zeros((1, language.length), np.int32)
-    padded[0, : prefix.size] = prefix
+    guided = sampling.guidance != 1
+    prompts = [ask.prefix for ask in asks] + [ask.free for ask in asks if guided]
+    padded = np.zeros((len(prompts), language.length), np.int32)
+    for row, ids in enumerate(prompts):
+        padded[row, : ids.size] = ids
     out, written = decode(
         language.config,
         language.params,
         padded,
-        np.int32(prefix.size),
+        np.array([ids.size for ids in prompts], np.int32),
         heads[0],
         heads[1],
         np.int32(len(ranges)),
         np.int32(vocabulary.eos if is_text else -1),
-        key,
+        jnp.stack([ask.key for ask in asks]),
         np.float32(sampling.temperature),
+        np.int32(sampling.top_k),
         np.float32(sampling.top_p),
+        np.float32(sampling.guidance),
         None if form is None else grammar_table(form, language.text.pieces(), vocabulary.eos),
+        guided=guided,
     )
-    count = int(written[0])
-    drawn = np.asarray(out[0, :count])
-    if is_text:
-        return unescape(language.text.decode(drawn)), count
-    return unflatten(vocabulary, want, drawn + np.array([r.start for r in ranges], np.int32)), count
+    made = []
+    for row, count in zip(np.asarray(out), np.asarray(written).tolist(), strict=True):
+        drawn = row[:count]
+        if is_text:
+            made.append((unescape(language.text.decode(drawn)), count))
+        else:
+            made.append((unflatten(vocabulary, want, drawn + np.array([r.start for r in ranges], np.int32)), count))
+    return made
 
 
 def generate(
     language: Language,
-    known: Mapping[str, Content],
+    requests: Sequence[Request],
     want: str,
-    frames: int,
     *,
-    seed: int = 0,
     sampling: Sampling | None = None,
     form: Form | None = None,
-) -> tuple[Content, int]:
-    """Makes one modality for a clip.
+) -> list[tuple[Content, int]]:
+    """Makes one modality for each of several clips.
 
     Args:
         language: the model.
-        known: codes or text of what is given, for the whole clip. Codes of ``want`` itself, shorter than the clip, are
-            continued.
+        requests: the clips.
         want: what to make; not "video", which is the decoder's.
-        frames: T = 4k + 1 video frames.
-        seed: of the sampling.
-        sampling: temperature and top_p.
+        sampling: how tokens are drawn.
         form: what a text may say (``tasks.grammar``); None is anything.
 
     Returns:
-        (codes as in token records, or text; ids that were drawn).
+        For each, (codes as in token records, or text; ids that were drawn).
 
     Raises:
         InputError: what is given does not fit the clip or the context.
     """
     sampling = sampling or Sampling()
-    m = _check(known, want, frames)
-    steps = latent_steps(frames)
-    key = jax.random.fold_in(jax.random.key(seed), list(MODALITIES).index(want))
-    if not m.has_clock:
-        window = Window(0, steps) if want == "script" else window_at(0, steps, language.window)
-        return sample_window(language, known, want, window, key, sampling, form if m.is_text else None)
-    parts, total = [], 0
-    windows = slide(steps, language.window)
-    if want in known:
-        begin = _continue_at(m, known[want], steps)
-        parts = [m.take(known[want], 0, begin)]
-        windows = slide(steps, language.window, begin)
-    for window in windows:
-        sofar = {want: np.concatenate(parts, axis=m.time_axis)} if parts else {}
-        codes, count = sample_window(
-            language, {**known, **sofar}, want, window, jax.random.fold_in(key, window.start), sampling
-        )
-        parts.append(codes)
-        total += count
-    return np.concatenate(parts, axis=m.time_axis), total
+    m = MODALITIES.get(want)
+    plans: list[list[Window]] = []  # of each request, the windows that are still to be made
+    parts: list[list[np.ndarray]] = []
+    keys = []
+    for request in requests:
+        _check(request.known, want, request.frames)
+        steps = latent_steps(request.frames)
+        keys.append(jax.random.fold_in(jax.random.key(request.seed), list(MODALITIES).index(want)))
+        begin = 0
+        if not m.has_clock:
+            plans.append([Window(0, steps) if want == "script" else window_at(0, steps, language.window)])
+        else:
+            begin = _continue_at(m, request.known[want], steps) if want in request.known else 0
+            plans.append(slide(steps, language.window, begin))
+        parts.append([m.take(request.known[want], 0, begin)] if begin else [])
+    counts = [0] * len(requests)
+    while any(plans):
+        rows = [row for row, plan in enumerate(plans) if plan]
+        windows = [plans[row].pop(0) for row in rows]
+        known = []
+        for row in rows:
+            sofar = {want: np.concatenate(parts[row], axis=m.time_axis)} if parts[row] else {}
+            known.append({**requests[row].known, **sofar})
+        drawn = [
+            jax.random.fold_in(keys[row], window.start) if m.has_clock else keys[row]
+            for row, window in zip(rows, windows, strict=True)
+        ]
+        found = sample_windows(language, known, want, windows, drawn, sampling, form if m.is_text else None)
+        for row, (content, count) in zip(rows, found, strict=True):
+            parts[row].append(content)
+            counts[row] += count
+    return [
+        (np.concatenate(made, axis=m.time_axis) if m.has_clock else made[0], count)
+        for made, count in zip(parts, counts, strict=True)
+    ]
 
 
 def run_chain(
     model: Path | str,
     tokenizers: Path | str,
-    given: Mapping[str, Content],
+    requests: Sequence[Request],
     chain: Sequence[str],
-    frames: int,
     *,
-    seed: int = 0,
-    temperature: float = 1.0,
-    top_p: float = 0.95,
+    sampling: Sampling | None = None,
     forms: Mapping[str, Form] | None = None,
-    progress: Callable[[str, int, float], None] | None = None,
-) -> dict[str, Content]:
-    """Makes every link of a chain, each from what is given and the links before it.
+    progress: Callable[[str, list[int], float], None] | None = None,
+) -> list[dict[str, Content]]:
+    """Makes every link of a chain for each of several clips, each from what is given and the links before it.
 
     Args:
         model: the language model's directory.
         tokenizers: the directory of the tokenizers' directories.
-        given: modality -> codes as in token records, or text.
+        requests: the clips and what is given of them.
         chain: modalities to make in order (``chains.parse_chain``); "video" is left to the decoder.
-        frames: T = 4k + 1 video frames of the clip.
-        seed, temperature, top_p: of the sampling.
+        sampling: how tokens are drawn.
         forms: modality -> what its text may say; without one it may say anything.
-        progress: called with (modality, ids drawn, seconds) after each link.
+        progress: called with (modality, ids drawn for each request, seconds) after each link.
 
     Returns:
-        Modality -> codes or text, in the order of the chain, without what was given.
+        For each, modality -> codes or text, in the order of the chain, without what was given.
     """
     language = load_language(model, tokenizers)
-    known = dict(given)
-    made: dict[str, Content] = {}
+    requests = list(requests)
+    made: list[dict[str, Content]] = [{} for _ in requests]
     for want in chain:
         if want == "video":
             continue
         begin = time.monotonic()
-        form = (forms or {}).get(want)
-        content, count = generate(
-            language, known, want, frames, seed=seed, sampling=Sampling(temperature, top_p), form=form
-        )
-        known[want] = made[want] = content
+        found = generate(language, requests, want, sampling=sampling, form=(forms or {}).get(want))
+        for row, (content, _) in enumerate(found):
+            made[row][want] = content
+            requests[row] = replace(requests[row], known={**requests[row].known, want: content})
         if progress is not None:
-            progress(want, count, time.monotonic() - begin)
+            progress(want, [count for _, count in found], time.monotonic() - begin)
     return made
 
 
-def _check(known: Mapping[str, Content], want: str, frames: int):
+def _check(known: Mapping[str, Content], want: str, frames: int) -> None:
     if want not in MODALITIES or not MODALITIES[want].stream:
         raise InputError(f"--want {want}: the language model does not make it")
     if frames < 1 or frames != grid_frames(frames):
@@ -285,7 +358,6 @@ def _check(known: Mapping[str, Content], want: str, frames: int):
                 raise InputError(f"--given {name}: {have} token steps, expected {m.steps(frames)} for {frames} frames")
     if want in known and not MODALITIES[want].has_clock:
         raise InputError(f"--want {want}: it is given already, and has no time along which to continue")
-    return MODALITIES[want]
 
 
 def _continue_at(m, codes: np.ndarray, steps: int) -> int:

@@ -6,6 +6,7 @@ becomes a row of ids, a prefix and a target. Rows are packed best-fit into a fix
 killed anywhere, it goes on at the exact next batch.
 """
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,13 +17,14 @@ import numpy as np
 
 from models.errors import InputError
 from models.layers.attention import prefix_bounds
-from tasks.modalities import TOKEN_MODALITIES, Vocabulary
+from tasks.modalities import MODALITIES, TOKEN_MODALITIES, Vocabulary
 from tasks.prompts import TextCodec, serialise, to_ids
 from tasks.registry import Step, Task
 from tasks.windows import Window, WindowConfig, starts, step_prompt, window_at
 
 PACKINGS = ("best-fit", "grouped")
 READ = (4, 32)  # threads and examples ahead; Grain looks at all of these for each one that it takes
+WIDE_STREAMS = ("text", "image")
 FIRST_WINDOW_SHARE = 1 / 3  # of windows start the clip: every generation begins there
 
 
@@ -38,6 +40,8 @@ class LoaderConfig:
         window: latent steps of a window and its past.
         packing: "best-fit", or "grouped": every row one example, every batch of one length, rows * length ids in it.
         groups: how many lengths there are then.
+        wide: most targets of a row whose range is text's or the image's; 0 is no bound. These two ranges are where the
+            head's cost is: with a bound it has one too.
         workers: processes that read records and make examples; 0 does it in threads of this one. Grouped batches are
             made by whole, in turn, by each.
     """
@@ -50,6 +54,7 @@ class LoaderConfig:
     packing: str = PACKINGS[0]
     groups: int = 8
     workers: int = 0
+    wide: int = 0
 
     def __post_init__(self):
         if self.packing not in PACKINGS:
@@ -85,8 +90,8 @@ def example(
     """Builds the ids of one step on one window of a clip.
 
     Returns:
-        ``tokens`` int32 (n,) and ``target`` int32 (n,), 1 where the token is to be predicted; None if a text is empty
-        or the example is longer than a row.
+        ``tokens`` int32 (n,) and ``target`` int32 (n,), 1 where the token is to be predicted; with ``config.wide`` also
+        ``wide``, as long as there are targets of that kind. None if a text is empty or the example does not fit a row.
     """
     for name in (*(s.modality for s in step.inputs), step.output):
         if isinstance(record[name], str) and not record[name]:
@@ -101,7 +106,14 @@ def example(
         return None
     mark = np.zeros(before.size + after.size, np.int32)
     mark[before.size :] = 1
-    return {"tokens": np.concatenate([before, after]).astype(np.int32), "target": mark}
+    built = {"tokens": np.concatenate([before, after]).astype(np.int32), "target": mark}
+    if config.wide:
+        # An output is of one modality: all of its targets are of the large ranges, or none is.
+        many = after.size if MODALITIES[step.output].stream in WIDE_STREAMS else 0
+        if many > config.wide:
+            return None
+        built["wide"] = np.zeros(many, np.int32)
+    return built
 
 
 def sample_window(step: Step, steps: int, config: WindowConfig, rng: np.random.Generator) -> Window | None:
@@ -128,10 +140,13 @@ class ExampleMaker:
         config: LoaderConfig,
         vocabulary: Vocabulary,
         text: TextCodec,
+        free: float = 0.0,
     ):
+        """Args: free: share of examples without their conditions (all but the past of what is made)."""
         if len(weights) != len(tasks) or np.any(np.asarray(weights) < 0) or not np.sum(weights):
             raise InputError(f"tasks: {len(weights)} weights for {len(tasks)} tasks, expected as many, none negative")
         self.tasks, self.config, self.vocabulary, self.text = tuple(tasks), config, vocabulary, text
+        self.free = free
         self.weights = np.asarray(weights, float) / np.sum(weights)
 
     def __call__(self, record: Mapping[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -153,6 +168,8 @@ class ExampleMaker:
         window = sample_window(step, record["semantics"].shape[0], self.config.window, rng)
         if window is None:
             return None
+        if self.free and rng.random() < self.free:
+            step = dataclasses.replace(step, inputs=())
         return example(step, record, window, self.config, self.vocabulary, self.text)
 
 
@@ -171,8 +188,9 @@ def arrange(
     """Turns packed rows into a batch: bounds for attention, and the head's blocks.
 
     The token at t is predicted at t - 1, so the first target token is predicted at the *last position of the prefix*,
-    and the last target token predicts nothing. One row with two segments, a prefix of 2 ids and 3 targets, then 1 and
-    2 (text ids are below 100 here, the speech range of level 0 is [100, 110) and of level 1 is [110, 120))::
+    and the last target token predicts nothing. Every row has its own blocks, in order of the classes of their ranges.
+    One row with two segments, a prefix of 2 ids and 3 targets, then 1 and 2 (text ids are below 100 here, the speech
+    range of level 0 is [100, 110) and of level 1 is [110, 120))::
 
         tokens          7   8  101 102 115   9  3   2   0
         segments        1   1   1   1   1    2  2   2   0
@@ -189,29 +207,35 @@ def arrange(
         The batch of ``models.language_model.loss``.
     """
     ranges = vocabulary.ranges
-    flat = tokens.reshape(-1)
-    where = np.flatnonzero(target.reshape(-1) * (segments.reshape(-1) > 0))
-    which = np.searchsorted([r.start for r in ranges], flat[where], side="right") - 1
+    rows, length = tokens.shape
     size = config.block
-    count = -(-flat.size // size) + len(ranges)
-    head_positions = np.zeros((count, size), np.int32)
-    head_targets = np.zeros((count, size), np.int32)
-    head_weights = np.zeros((count, size), np.float32)
-    head_starts = np.zeros(count, np.int32)
-    ends = np.zeros(layout.num_classes, np.int32)
-    block = 0
-    order = sorted(range(len(ranges)), key=lambda r: (layout.classes[r], r))
-    present = set(which.tolist())
-    for r in order:
-        mine = where[which == r] if r in present else where[:0]
-        for first in range(0, mine.size, size):
-            part = mine[first : first + size]
-            head_positions[block, : part.size] = part - 1
-            head_targets[block, : part.size] = flat[part] - ranges[r].start
-            head_weights[block, : part.size] = 1
-            head_starts[block] = layout.rows[r]
-            block += 1
-        ends[layout.classes[r]] = block
+    count = -(-length // size) + len(ranges)
+    # Ranges in the order of their classes, and the place of each in that order.
+    order = np.array(sorted(range(len(ranges)), key=lambda r: (layout.classes[r], r)))
+    place = np.argsort(order)
+    row, where = np.nonzero(target * (segments > 0))
+    ids = tokens[row, where]
+    which = np.searchsorted([r.start for r in ranges], ids, side="right") - 1
+    # Targets by row and range; within them in the order of the row.
+    group = row * len(ranges) + place[which]
+    by_group = np.argsort(group, kind="stable")
+    row, where, ids, which, group = (x[by_group] for x in (row, where, ids, which, group))
+    held = np.bincount(group, minlength=rows * len(ranges))
+    blocks = -(-held // size).reshape(rows, len(ranges))  # of each range in each row
+    ends = np.cumsum(blocks, axis=1)
+    within = np.arange(group.size) - np.repeat(np.cumsum(held) - held, held)  # number of a target in its group
+    block = (ends - blocks).reshape(-1)[group] + within // size
+    at = (row, block, within % size)
+    head_positions = np.zeros((rows, count, size), np.int32)
+    head_targets = np.zeros((rows, count, size), np.int32)
+    head_weights = np.zeros((rows, count, size), np.float32)
+    head_starts = np.zeros((rows, count), np.int32)
+    head_positions[at] = where - 1
+    head_targets[at] = ids - np.array([r.start for r in ranges])[which]
+    head_weights[at] = 1
+    head_starts[row, block] = np.array(layout.rows)[which]
+    # The last range of each class says where its blocks end.
+    last = np.searchsorted(np.array(layout.classes)[order], np.arange(layout.num_classes), side="right") - 1
     inside = (segments > 0) & (target == 0)
     return {
         "tokens": tokens.astype(np.int32),
@@ -222,7 +246,7 @@ def arrange(
         "head_targets": head_targets,
         "head_weights": head_weights,
         "head_starts": head_starts,
-        "head_ends": np.maximum.accumulate(ends),
+        "head_ends": ends[:, last].astype(np.int32),
     }
 
 
@@ -238,7 +262,8 @@ def _arrange_packed(packed: Mapping[str, np.ndarray], config, vocabulary, layout
     )
     if "task" in packed:
         # A target is predicted at the position before it; where a block is empty any task will do.
-        batch["head_tasks"] = packed["task"].reshape(-1)[batch["head_positions"] + 1]
+        rows = np.arange(len(packed["task"]))[:, None, None]
+        batch["head_tasks"] = packed["task"][rows, batch["head_positions"] + 1]
     return batch
 
 
@@ -246,9 +271,10 @@ def _pack(examples, fields: Sequence[str], config: LoaderConfig) -> Any:
     """Packs a Grain IterDataset of examples best-fit into batches of (rows, length)."""
     import grain
 
+    lengths = dict.fromkeys(fields, config.length)
     packed = grain.experimental.BestFitPackIterDataset(
         examples,
-        length_struct=dict.fromkeys(fields, config.length),
+        length_struct=lengths | ({"wide": config.wide} if config.wide else {}),
         num_packing_bins=max(config.bins, config.rows),
         shuffle_bins=False,
     )

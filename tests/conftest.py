@@ -11,6 +11,10 @@ import pytest
 
 # Before anything imports JAX: tests run on the CPU wherever they run.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# libtpu is installed for its compiler; there is no TPU to ask for.
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v6e-1")
 # Most tests compile for longer than they compute: the least of LLVM's optimizations compiles faster and runs as fast.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 

@@ -16,9 +16,12 @@ from tasks.windows import WindowConfig
 @dataclass(frozen=True)
 class LanguageConfig:
     """Attributes:
-    width, layers, heads, kv_heads, head_width, hidden, image_width, dtype, remat: see ``LanguageModelConfig``.
-    length: ids of a row. rows: rows of a batch. block: positions of a head block. bins, packing, groups,
+    width, layers, heads, kv_heads, head_width, hidden, image_width, dtype, remat, attention: see
+        ``LanguageModelConfig``.
+    length: ids of a row. rows: rows of a batch. block: positions of a head block. bins, wide, packing, groups,
         workers: see ``LoaderConfig``.
+    accumulate: parts in which a step computes its gradient, one after the other.
+    free: share of training examples without their conditions, for classifier-free guidance.
     window: latent steps of a window and its past.
     steps, warmup: of training. peak_rate, final_rate: learning rates. weight_decay: decoupled (AdamW).
     clip: largest global norm of a gradient.
@@ -52,6 +55,10 @@ class LanguageConfig:
     packing: str = "best-fit"
     groups: int = 8
     workers: int = 0
+    wide: int = 0
+    accumulate: int = 1
+    free: float = 0.1
+    attention: str = "dense"
 
 
 TINY = LanguageConfig(
@@ -95,4 +102,6 @@ PAPER = LanguageConfig(
     warmup=4_000,
     peak_rate=1e-3,
     final_rate=5e-5,
+    wide=2048,
+    attention="splash",
 )

@@ -38,16 +38,22 @@ class Checkpoints:
             step, {"state": flatten(state), "data": data, "progress": progress}, overwrite=True
         )
 
-    def restore(self, step: int, like: Any, data: Any) -> tuple[Any, dict[str, float]]:
+    def restore(self, step: int, like: Any, data: Any, shardings: Any = None) -> tuple[Any, dict[str, float]]:
         """Reads a step: returns (state with the structure of ``like``, progress) and moves the iterator ``data``.
 
         Args:
             step: a step that ``latest`` returned.
             like: the state's structure, with ``jax.ShapeDtypeStruct`` or arrays as leaves.
             data: a fresh Grain iterator over the same data; it is moved to the saved position.
+            shardings: where each array of the state is put, whatever devices it was saved from; one device if None.
         """
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        wanted = {k: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=device) for k, v in flatten(like).items()}
+        if shardings is None:
+            device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+            shardings = jax.tree.map(lambda _: device, like)
+        wanted = {
+            name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=where)
+            for (name, array), where in zip(flatten(like).items(), jax.tree.leaves(shardings), strict=True)
+        }
         try:
             found = self._checkpointer.load_checkpointables(step, {"state": wanted, "data": data, "progress": None})
         except (ValueError, KeyError) as error:

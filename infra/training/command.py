@@ -21,6 +21,7 @@ def register(parser: argparse.ArgumentParser) -> None:
   archon train language --dataset D --tokenizers W/models --workdir W/models/mixed --tasks weights.json
   archon train language --dataset D --tokenizers W/models --workdir W/models/tts --tasks description-to-speech
   archon train segmenter --preset embedded --source truth=corpus --source landmarks=D --workdir W/models/segmenter
+  archon train language --dataset D --tokenizers W/models --workdir W/models/l --set rows=4 --devices 2 --mesh fsdp=2
   archon train speech --preset paper --dry-run"""
     parser.add_argument("name", choices=[TEXT, *JOBS], help="what to train")
     parser.add_argument("--preset", choices=PRESETS, default="tiny", help="hyperparameters (default: tiny)")
@@ -50,6 +51,17 @@ def register(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         help="CPU devices that split a batch, best one a core; the weights differ by rounding (default: 1)",
+    )
+    parser.add_argument(
+        "--mesh",
+        metavar="fsdp=N,tensor=N",
+        help="language only: how the devices split the model and the batch (default: all of them along fsdp, as far as "
+        "the batch's rows go round)",
+    )
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="this is one process of several (on a TPU slice: the same command on every host)",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the config and stop")
 
@@ -88,6 +100,12 @@ def run(args: argparse.Namespace) -> dict:
         for part in parts:
             print(part.config)
         return {"name": args.name, "config": [repr(part.config) for part in parts]}
+    if args.mesh is not None and args.name != LANGUAGE:
+        raise InputError(f"train: --mesh is for the {LANGUAGE} model; {args.name} splits its batches over all devices")
+    if args.distributed:
+        import jax
+
+        jax.distributed.initialize()
     if args.devices > 1:
         import jax
 
@@ -104,6 +122,7 @@ def run(args: argparse.Namespace) -> dict:
         steps=args.steps,
         seed=args.seed,
         save_every=args.save_every,
+        mesh=args.mesh,
     )
     for result in results:
         print(
@@ -126,12 +145,14 @@ def train_named(
     scale: float = 1.0,
     seed: int = 0,
     save_every: int = 200,
+    mesh: str | None = None,
 ) -> "list[TrainResult]":
     """Trains a named job, or each of its parts in its own folder of the work directory; arguments as ``build_job``.
 
-    ``scale`` multiplies the preset's steps (and leaves at least one).
+    ``scale`` multiplies the preset's steps (and leaves at least one). ``mesh`` is as ``placement.parse_mesh`` takes it.
     """
     from infra.training.loop import train
+    from infra.training.placement import make_mesh, parse_mesh
 
     if name == SEGMENTER:
         # Its pictures are decoded and labelled once; they live with the run.
@@ -150,7 +171,8 @@ def train_named(
                 steps=max(1, round(built.steps * scale)),
                 seed=seed,
             )
-        return [train(built, workdir, seed=seed, save_every=save_every)]
+        devices = None if mesh is None else make_mesh(parse_mesh(mesh))
+        return [train(built, workdir, seed=seed, save_every=save_every, mesh=devices)]
     results = []
     for part in built:
         job = part.make(Path(workdir), max(1, round(part.config.steps * scale)))

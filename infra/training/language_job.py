@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -18,7 +19,7 @@ from infra.training.loop import Job
 from models.errors import InputError
 from models.gemma import checkpoint_files, load_gemma, read_sizes
 from models.io import save_model
-from models.language_model import LanguageModelConfig, init_params, loss
+from models.language_model import LanguageModelConfig, init_params, loss, parameter_axes
 from pipelines import storage
 from pipelines.dataset import Dataset
 from tasks.generate import check_weights, read_token_space
@@ -125,8 +126,53 @@ def optimizer(config: LanguageConfig) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(config.clip), optax.adamw(schedule, weight_decay=config.weight_decay))
 
 
-def loader_config(preset: LanguageConfig) -> LoaderConfig:
-    return LoaderConfig(**{f.name: getattr(preset, f.name) for f in dataclasses.fields(LoaderConfig)})
+def state_axes(model: LanguageModelConfig, update: optax.GradientTransformation) -> dict:
+    """Returns the logical axes of every array of the state: a moment lies where its parameter does."""
+    axes = parameter_axes(model)
+    params = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
+    moments = optax.tree_map_params(
+        update,
+        lambda _, names: names,
+        jax.eval_shape(update.init, params),
+        axes,
+        transform_non_params=lambda _: (),
+    )
+    return {"params": axes, "optimizer": moments}
+
+
+def gradient(model: LanguageModelConfig, params, batch: dict, parts: int = 1) -> tuple:
+    """Returns (loss, gradient) of a batch, computed in so many parts one after the other: rows / parts at a time.
+
+    Every part's loss is divided by the targets of the whole batch, so that the sum is the loss of the whole batch.
+    """
+    total = jnp.maximum(jnp.sum(batch["head_weights"]), 1)
+    of_part = jax.value_and_grad(lambda p, part: loss(model, p, part, total)[0])
+    if parts == 1:
+        return of_part(params, batch)
+
+    # A part takes every parts-th row: rows that lie on one device stay on it.
+    split = jax.tree.map(lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+
+    def add(sofar, part):
+        return jax.tree.map(jnp.add, sofar, of_part(params, part)), None
+
+    nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(of_part, params, batch))
+    return jax.lax.scan(add, nothing, split)[0]
+
+
+def loader_config(preset: LanguageConfig, processes: int = 1) -> LoaderConfig:
+    """Returns what one of so many processes loads.
+
+    Raises:
+        InputError: rows that the processes, or the parts of a step, do not divide.
+    """
+    values = {f.name: getattr(preset, f.name) for f in dataclasses.fields(LoaderConfig)}
+    if preset.rows % (processes * preset.accumulate):
+        raise InputError(
+            f"train language: rows={preset.rows}: expected a multiple of {processes} processes x "
+            f"accumulate={preset.accumulate}"
+        )
+    return LoaderConfig(**values | {"rows": preset.rows // processes})
 
 
 def make_job(
@@ -150,7 +196,7 @@ def make_job(
     """
     preset, vocabulary = config.preset, config.vocabulary
     model = model_config(preset, vocabulary)
-    loader = loader_config(preset)
+    loader = loader_config(preset, jax.process_count())
     layout = HeadLayout.of(vocabulary, model)
     update = optimizer(preset)
 
@@ -164,7 +210,7 @@ def make_job(
 
     def step(state, batch, key):
         del key  # nothing is random in a step
-        (value, _), grads = jax.value_and_grad(lambda p: loss(model, p, batch), has_aux=True)(state["params"])
+        value, grads = gradient(model, state["params"], batch, preset.accumulate)
         changes, moments = update.update(grads, state["optimizer"], state["params"])
         return {"params": optax.apply_updates(state["params"], changes), "optimizer": moments}, {"loss": value}
 
@@ -189,8 +235,9 @@ def make_job(
             raise InputError("train language: --dataset is needed")
         return TokenRecords.of_split(column, split)
 
-    def maker() -> ExampleMaker:
-        return ExampleMaker(TASKS, np.array([dict(config.mixture)[t.name] for t in TASKS]), loader, vocabulary, text)
+    def maker(free: float = 0.0) -> ExampleMaker:
+        weights = np.array([dict(config.mixture)[t.name] for t in TASKS])
+        return ExampleMaker(TASKS, weights, loader, vocabulary, text, free)
 
     return Job(
         name="language",
@@ -198,11 +245,15 @@ def make_job(
         init=init,
         step=step,
         evaluate=evaluate,
-        train_batches=lambda: training_batches(records("train"), maker(), layout, seed),
+        train_batches=lambda: training_batches(
+            records("train"), maker(preset.free), layout, seed, (jax.process_index(), jax.process_count())
+        ),
         heldout_batches=lambda: heldout_batches(records("heldout"), maker(), layout, preset.heldout_batches),
         export=export,
         steps=preset.steps,
         items=preset.rows,
         data=data,
         begin_from=begin_from if preset.init_from else None,
+        axes=state_axes(model, update),
+        rows=preset.rows // preset.accumulate,
     )

@@ -34,6 +34,7 @@ import numpy as np
 
 from infra.training.checkpoints import Checkpoints
 from infra.training.curves import draw_curve
+from infra.training.placement import Placement
 from models.errors import InputError
 from models.io import flatten, npz_bytes, write_file
 
@@ -61,6 +62,9 @@ class Job:
         items: examples in a batch, for display.
         data: identity of the training data (a hash); a work directory belongs to one.
         begin_from: new state -> state, not compiled: puts weights in that were trained elsewhere.
+        axes: the logical axes of every array of the state (layers/sharding.py): with them the state is split over the
+            mesh; without, every device holds all of it.
+        rows: with ``axes``: of a batch, or of each part of it: what the mesh's fsdp axis has to divide.
     """
 
     name: str
@@ -75,6 +79,8 @@ class Job:
     items: int = 0
     data: str = ""
     begin_from: Callable[[State], State] | None = None
+    axes: Any = None
+    rows: int = 1
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,7 @@ def train(
     save_every: int = 200,
     log_every: int = 10,
     report_seconds: float = 10.0,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> TrainResult:
     """Trains a job to its end, or goes on where an earlier call stopped.
 
@@ -113,6 +120,7 @@ def train(
         save_every: steps between checkpoints; 0 saves only on SIGTERM.
         log_every: steps between log lines.
         report_seconds: least seconds between progress lines.
+        mesh: the devices; a run may go on on another one. By default all of them split the batch.
 
     Returns:
         The result; at once if the work directory says that the same job is finished.
@@ -136,28 +144,31 @@ def train(
     batches = iter(job.train_batches())
     checkpoints = Checkpoints(workdir / "checkpoints")
     start = checkpoints.latest()
-    step_fn = jax.jit(job.step, donate_argnums=0)
+    place = Placement(mesh, job.axes, job.rows)
+    like = jax.eval_shape(job.init, root)
+    lie = place.shardings(like)
+    # Where the state lies is said for what comes out too: the next step takes it as it is.
+    step_fn = jax.jit(job.step, donate_argnums=0, out_shardings=(lie, None))
     evaluate_fn = jax.jit(job.evaluate)
-    clock, spread = _Clock(), _Spread()
-    with _Signals() as signals:
+    clock = _Clock()
+    with _Signals() as signals, place.scope():
         if start is None:
             begin = 0
-            state = _initialise(job, jax.random.fold_in(root, _HELDOUT_STREAM - 1))
-            state = spread.state(state if job.begin_from is None else job.begin_from(state))
+            state = _initialise(job, jax.random.fold_in(root, _HELDOUT_STREAM - 1), lie)
+            if job.begin_from is not None:
+                state = place.state(job.begin_from(state))
             _truncate_log(workdir, before=0)
-            before = heldout_metrics(job, evaluate_fn, state, root)
+            before = heldout_metrics(job, evaluate_fn, state, root, place)
             _log(workdir, {"step": 0, "heldout": before})
         else:
             begin = start
-            like = jax.eval_shape(job.init, root)
-            state, progress = checkpoints.restore(start, like, batches)
-            state = spread.state(state)
+            state, progress = checkpoints.restore(start, like, batches, lie)
             clock.earlier = progress.pop("seconds")
             before = progress
             _truncate_log(workdir, before=start + 1)
         count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state))
         origin = "from the start" if start is None else f"resumed from step {start}"
-        over = f"; on {spread.count} devices" if spread.count > 1 else ""
+        over = f"; on {place.count} devices ({place})" if place.count > 1 else ""
         _say(job, f"{job.steps} steps {origin}; {count:,} numbers of state{over}; held-out loss {before['loss']:.4g}")
 
         # --- Loop -----------------------------------------------------------------------------------------------------
@@ -178,17 +189,19 @@ def train(
             return values
 
         for number in range(begin, job.steps):
-            if signals.received:
+            # Several processes agree on it now and then: asking at each step would make each wait for all.
+            asked = place.agreed(signals.received) if jax.process_count() == 1 or number % log_every == 0 else 0
+            if asked:
                 check()
                 checkpoints.save(number, state, batches, {**before, "seconds": clock.total()})
                 checkpoints.close()
-                _say(job, f"stopped by signal {signals.received}; saved step {number}")
-                raise SystemExit(128 + signals.received)
+                _say(job, f"stopped by signal {asked}; saved step {number}")
+                raise SystemExit(128 + asked)
             if save_every and number > begin and number % save_every == 0:
                 check()
                 checkpoints.save(number, state, batches, {**before, "seconds": clock.total()})
             batch = next(batches)
-            state, metrics = step_fn(state, spread.batch(batch), jax.random.fold_in(root, number))
+            state, metrics = step_fn(state, place.batch(batch), jax.random.fold_in(root, number))
             check()  # the step before this one, while this one runs
             unchecked = (number, batch, metrics)
             if number % log_every == 0 or number == job.steps - 1:
@@ -198,20 +211,24 @@ def train(
         check()
 
         # --- After ----------------------------------------------------------------------------------------------------
-        after = heldout_metrics(job, evaluate_fn, state, root)
+        after = heldout_metrics(job, evaluate_fn, state, root, place)
         if not math.isfinite(after["loss"]):
             raise NonFiniteLoss(f"{job.name}: the held-out loss after training is {after['loss']}")
         _log(workdir, {"step": job.steps, "heldout": after})
-        job.export(state, workdir)
-        draw_curve(workdir / "log.jsonl", workdir / "curve.png", title=job.name)
+        exported = place.whole(state)
+        if _leads():
+            job.export(exported, workdir)
+            draw_curve(workdir / "log.jsonl", workdir / "curve.png", title=job.name)
         figures = {f"{k}_start": v for k, v in before.items()} | {f"{k}_end": v for k, v in after.items()}
         done = {
             **identity,
             "seconds": clock.total(),
             "resumed_from": start,
+            "compilations": step_fn._cache_size(),
             "figures": figures,
         }
-        write_file(workdir / "done.json", json.dumps(done, indent=1).encode())
+        if _leads():
+            write_file(workdir / "done.json", json.dumps(done, indent=1).encode())
         checkpoints.close()
         if hasattr(batches, "close"):
             batches.close()
@@ -219,19 +236,19 @@ def train(
     return _result(workdir, done)
 
 
-def _initialise(job: Job, key: jax.Array) -> State:
+def _initialise(job: Job, key: jax.Array, lie: Any) -> State:
     """Runs ``job.init`` as one program, which on a CPU is compiled without optimization: it runs once."""
     options = {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else None
-    return jax.jit(job.init, compiler_options=options)(key)
+    return jax.jit(job.init, compiler_options=options, out_shardings=lie)(key)
 
 
-def heldout_metrics(job: Job, evaluate: Callable, state: State, root: jax.Array) -> dict[str, float]:
+def heldout_metrics(job: Job, evaluate: Callable, state: State, root: jax.Array, place: Placement) -> dict[str, float]:
     """Returns the mean of ``evaluate`` over the held-out batches; batch ``i`` always gets the same key."""
     stream = jax.random.fold_in(root, _HELDOUT_STREAM)
     total: dict[str, float] = {}
     count = 0
     for index, batch in enumerate(job.heldout_batches()):
-        metrics = jax.device_get(evaluate(state, batch, jax.random.fold_in(stream, index)))
+        metrics = jax.device_get(evaluate(state, place.batch(batch), jax.random.fold_in(stream, index)))
         for name, value in metrics.items():
             total[name] = total.get(name, 0.0) + float(value)
         count += 1
@@ -256,7 +273,7 @@ def _claim(workdir: Path, identity: dict) -> None:
     path = workdir / "job.json"
     if path.is_file():
         _same(path, json.loads(path.read_text()), identity)
-    else:
+    elif _leads():
         write_file(path, json.dumps(identity, indent=1).encode())
 
 
@@ -295,7 +312,14 @@ def _result(workdir: Path, done: dict) -> TrainResult:
     )
 
 
+def _leads() -> bool:
+    """Whether this process writes the work directory: the first of a run's processes does."""
+    return jax.process_index() == 0
+
+
 def _log(workdir: Path, line: dict) -> None:
+    if not _leads():
+        return
     with open(workdir / "log.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
@@ -303,7 +327,7 @@ def _log(workdir: Path, line: dict) -> None:
 def _truncate_log(workdir: Path, *, before: int) -> None:
     """Drops the lines of steps that will be run again (and a last line that a kill cut short)."""
     path = workdir / "log.jsonl"
-    if not path.is_file():
+    if not path.is_file() or not _leads():
         return
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -319,33 +343,9 @@ def _truncate_log(workdir: Path, *, before: int) -> None:
 
 
 def _say(job: Job, text: str) -> None:
+    if not _leads():
+        return
     print(f"[{job.name}] {text}", file=sys.stderr, flush=True)
-
-
-class _Spread:
-    """Lays a batch's examples over this machine's devices and the state on each of them.
-
-    The loss is a mean over the whole batch, so the steps are the same on any number of devices up to rounding. With one
-    device everything stays where it is.
-    """
-
-    def __init__(self):
-        devices = jax.local_devices()
-        self.count = len(devices)
-        if self.count > 1:
-            mesh = jax.sharding.Mesh(np.array(devices), ("batch",))
-            self._split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
-            self._everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-
-    def state(self, state: State) -> State:
-        return jax.device_put(state, self._everywhere) if self.count > 1 else state
-
-    def batch(self, batch: Batch) -> Batch:
-        """A batch whose size the devices do not divide goes to every one of them whole."""
-        if self.count == 1:
-            return batch
-        even = all(np.ndim(x) and len(x) % self.count == 0 for x in jax.tree.leaves(batch))
-        return jax.device_put(batch, self._split if even else self._everywhere)
 
 
 class _Clock:

@@ -53,18 +53,19 @@ def by_tf_data(folder: Path, maker: ExampleMaker, layout: HeadLayout) -> Iterato
     import tensorflow as tf
 
     make = Example(maker)
+    fields = ("tokens", "target", *(("wide",) if maker.config.wide else ()))
 
     def arrays(data):
         built = make(data.numpy())
-        return built["tokens"], built["target"]
+        return tuple(built[name] for name in fields)
 
     def made(data):
-        return tf.py_function(arrays, [data], (tf.int32, tf.int32))
+        return tf.py_function(arrays, [data], (tf.int32,) * len(fields))
 
     files = tf.data.Dataset.from_tensor_slices([str(path) for path in sorted(folder.glob("*.tfrecord"))])
     records = files.shuffle(100).repeat().interleave(tf.data.TFRecordDataset, num_parallel_calls=tf.data.AUTOTUNE)
     examples = records.shuffle(BUFFER).map(made, num_parallel_calls=tf.data.AUTOTUNE).prefetch(64)
-    items = ({"tokens": tokens, "target": target} for tokens, target in examples.as_numpy_iterator())
+    items = (dict(zip(fields, arrays, strict=True)) for arrays in examples.as_numpy_iterator())
     return packed(items, maker, layout)
 
 

@@ -8,9 +8,11 @@ from infra import generate_command
 from infra.cli import main
 from infra.generate_command import GenerateConfig, generate
 from infra.given import Reference
+from infra.requests import read_requests
 from infra.training.command import train_named
 from infra.training.jobs import build_job
 from models.errors import InputError
+from models.sampling import Sampling
 from models.signals import audio_samples
 from models.tokenizers import text as text_tokenizer
 from pipelines.dataset import Dataset
@@ -120,6 +122,71 @@ def test_other_wants_and_lengths(world, tmp_path):
         assert file.getnframes() == audio_samples(7)
     made = generate(config(world, tmp_path / "i", given=given, want="image", chain="direct", frames=1))
     assert made["outputs"]["image"].endswith("image.png")
+
+
+def test_what_has_begun_is_gone_on_with(world, tmp_path):
+    """Longer than a window: every later one reads the past of what is there."""
+    speech = ("speech", str(world / "speech.wav"))
+    begun = np.random.default_rng(0).normal(size=(10, 27)).astype(np.float32)
+    np.savez(tmp_path / "begun.npz", expression=begun)
+    given = (speech, ("expression", str(tmp_path / "begun.npz")))
+    made = generate(config(world, tmp_path / "o", given=given, want="expression", chain="direct"))
+    assert np.load(made["outputs"]["expression"])["expression"].shape == (19, 27)
+    # Nine frames are two windows' starts at least: only what comes after them is drawn.
+    whole = generate(config(world, tmp_path / "w", given=(speech,), want="expression", chain="direct"))
+    assert 0 < made["tokens"] < whole["tokens"]
+    alone = generate(config(world, tmp_path / "s", given=(speech,), want="speech", chain="direct", frames=61))
+    import wave
+
+    with wave.open(alone["outputs"]["speech"]) as file:
+        assert file.getnframes() == audio_samples(61)
+    with pytest.raises(InputError, match="19 frames, expected fewer than the 19"):
+        generate(config(world, tmp_path / "n", given=(speech,), want="speech", chain="direct", frames=19))
+
+
+def test_many_requests_share_batches_and_are_what_they_are_alone(world, tmp_path, capsys):
+    speech = str(world / "speech.wav")
+    lines = [
+        {"given": {"speech": speech, "image": "face.png"}, "seed": 3},
+        {"given": {"speech": speech}, "seed": 4, "frames": 9, "output": str(tmp_path / "second")},
+        {"given": {"description": "red hair"}, "want": "shape", "frames": 1},
+    ]
+    (tmp_path / "many.jsonl").write_text("\n\n".join(map(json.dumps, lines)) + "\n")
+    common = ["--models", str(world / "models"), "--output", str(tmp_path / "many"), "--chain", "direct"]
+    arguments = [*common, "--requests", str(tmp_path / "many.jsonl"), "--want", "expression", "--top-k", "50"]
+    assert main(["generate", *arguments, "--guidance", "2", "--json"]) == 0
+    out = capsys.readouterr()
+    summary = json.loads(out.out.strip().splitlines()[-1])
+    assert "for 2 requests" in out.err and len(summary["requests"]) == 3
+    first, second, third = summary["requests"]
+    assert first["outputs"]["expression"] == str(tmp_path / "many/000/expression.npz")
+    assert second["outputs"]["expression"] == str(tmp_path / "second/expression.npz") and second["frames"] == 9
+    assert list(third["outputs"])[0] == "shape" and third["outputs"]["shape"].endswith("many/002/shape.json")
+    assert summary["tokens"] == sum(one["tokens"] for one in summary["requests"])
+    sampling = Sampling(top_k=50, guidance=2.0)
+    given = (("speech", speech), ("image", "face.png"))
+    alone = config(world, tmp_path / "alone", given=given, want="expression", chain="direct", seed=3, sampling=sampling)
+    made = np.load(generate(alone)["outputs"]["expression"])["expression"]
+    np.testing.assert_allclose(made, np.load(first["outputs"]["expression"])["expression"], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no requests"),
+        ("{", "line 1: not JSON"),
+        ("[1]", "line 1: expected an object"),
+        ('{"given": {"speech": "a.wav"}, "wont": "shape"}', "line 1: wont"),
+        ('{"given": {"speech": "a.wav"}, "seed": "one"}', "line 1: seed: 'one', expected a field of type int"),
+        ('{"given": {"speech": "a.wav"}}', "line 1: no want"),
+        ('{"given": {"smell": "rose"}, "want": "shape"}', "smell=rose"),
+        ('{"want": "shape", "output": "o"}\n{"want": "shape", "output": "o"}', "output o is that of two"),
+    ],
+)
+def test_a_wrong_file_of_requests_is_named(tmp_path, text, message):
+    (tmp_path / "many.jsonl").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_requests(str(tmp_path / "many.jsonl"), GenerateConfig((), "", "models", "output"))
 
 
 def test_a_clip_of_a_dataset_can_be_given(world, tmp_path):

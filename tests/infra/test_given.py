@@ -8,6 +8,7 @@ from PIL import Image
 
 from infra import given
 from models.errors import InputError
+from models.labels import LABELS
 from pipelines.inspect import wav_bytes, write_video
 
 
@@ -95,3 +96,21 @@ def test_arrays_come_back_as_they_were_written(tmp_path):
     for kind, name in (("pose", "e.npz"), ("expression", "s.json"), ("shape", "e.npz")):
         with pytest.raises(InputError, match=kind):
             given.read_array(kind, str(tmp_path / name))
+
+
+@pytest.mark.slow
+def test_a_video_is_its_semantics_and_a_reference(tmp_path):
+    from tests.pipelines.media import ffmpeg, talking_head
+
+    ffmpeg("-i", talking_head(), "-t", "2.6", "-c", "copy", tmp_path / "head.mp4")
+    labels, reference = given.read_video(str(tmp_path / "head.mp4"))
+    assert labels.dtype == np.uint8 and 60 <= len(labels) <= 81
+    assert reference.image.shape == (256, 256, 3) and reference.labels.shape == labels.shape[1:]
+    # A head: background, skin, hair, eyes and lips are there.
+    names = {LABELS[label] for label in np.unique(labels)}
+    assert {"background", "face", "hair", "lips", "iris"} <= names
+    (tmp_path / "tone.wav").write_bytes(wav_bytes(tone()))
+    with pytest.raises(InputError, match="tone.wav: no clip of one speaking person"):
+        given.read_video(str(tmp_path / "tone.wav"))
+    with pytest.raises(InputError, match="no such file"):
+        given.read_video(str(tmp_path / "absent.mp4"))

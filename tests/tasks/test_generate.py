@@ -4,12 +4,14 @@ import json
 import numpy as np
 import pytest
 
+from models.decoding import decode
 from models.errors import InputError
 from models.io import save_model
-from models.language_model import LanguageModelConfig, Sampling, decode
+from models.language_model import LanguageModelConfig
+from models.sampling import Sampling
 from models.signals import latent_steps, speech_steps
 from tasks import generate as generation
-from tasks.generate import Language, TokenSpace, generate, load_language, run_chain
+from tasks.generate import Language, Request, TokenSpace, load_language, run_chain
 from tasks.modalities import MODALITIES, PAPER_CODEBOOKS, flatten
 from tasks.prompts import parse, to_pieces
 from tasks.windows import WindowConfig
@@ -40,6 +42,11 @@ def language() -> Language:
 @pytest.fixture(scope="module")
 def clip() -> dict:
     return record(1, FRAMES)
+
+
+def generate(language, known, want, frames, *, seed=0, **options):
+    """One request alone."""
+    return generation.generate(language, [Request(known, frames, seed)], want, **options)[0]
 
 
 def test_every_modality_comes_with_the_shape_of_its_clip_and_valid_codes(language, clip):
@@ -84,10 +91,10 @@ def test_a_later_window_reads_the_past_of_what_is_made(language, clip, monkeypat
     """What is given of the output is kept and continued, window by window."""
     prompts = []
 
-    def spy(config, params, prefix, length, *rest):
-        pieces = to_pieces(np.asarray(prefix[0, : int(length)]), VOCABULARY, ByteText())
+    def spy(config, params, prefix, lengths, *rest, **options):
+        pieces = to_pieces(np.asarray(prefix[0, : int(lengths[0])]), VOCABULARY, ByteText())
         prompts.append(parse(pieces))
-        return decode(config, params, prefix, length, *rest)
+        return decode(config, params, prefix, lengths, *rest, **options)
 
     monkeypatch.setattr(generation, "decode", spy)
     past = clip["semantics"][:7]
@@ -126,11 +133,45 @@ def test_a_chain_feeds_each_link_to_the_next(language, clip, monkeypatch, tmp_pa
     seen = []
     given = {"speech": clip["speech"], "image": clip["image"]}
     chain = ("shape", "expression", "video")
-    made = run_chain(tmp_path, tmp_path, given, chain, FRAMES, seed=2, progress=lambda *line: seen.append(line[:2]))
+    line = lambda *line: seen.append(line[:2])  # noqa: E731
+    (made,) = run_chain(tmp_path, tmp_path, [Request(given, FRAMES, seed=2)], chain, progress=line)
     assert list(made) == ["shape", "expression"]
-    assert seen == [("shape", 8), ("expression", 88)]
+    assert seen == [("shape", [8]), ("expression", [88])]
     alone, _ = generate(language, {**given, "shape": made["shape"]}, "expression", FRAMES, seed=2)
     np.testing.assert_array_equal(made["expression"], alone)
+
+
+def test_requests_of_a_batch_are_what_they_are_alone(language):
+    """Clips of other lengths, given other modalities: they share batches where their ranges are the same."""
+    clips = [record(index, frames) for index, frames in enumerate((FRAMES, 17, FRAMES))]
+    requests = [
+        Request({"speech": clips[0]["speech"], "image": clips[0]["image"]}, FRAMES, seed=4),
+        Request({"script": clips[1]["script"]}, 17, seed=5),
+        Request({"speech": clips[2]["speech"], "pose": clips[2]["pose"][:, :4]}, FRAMES, seed=6),
+    ]
+    together = generation.generate(language, requests, "pose")
+    for request, (codes, count) in zip(requests, together, strict=True):
+        alone, counted = generate(language, request.known, "pose", request.frames, seed=request.seed)
+        np.testing.assert_array_equal(codes, alone)
+        assert count == counted
+    assert [codes.shape[1] for codes, _ in together] == [11, 5, 11]
+
+
+def test_guidance_reads_the_same_request_without_its_conditions(language, clip, monkeypatch):
+    prompts = []
+
+    def spy(config, params, prefix, lengths, *rest, **options):
+        prompts.append([parse(to_pieces(p[:n], VOCABULARY, ByteText())) for p, n in zip(prefix, lengths, strict=True)])
+        return decode(config, params, prefix, lengths, *rest, **options)
+
+    monkeypatch.setattr(generation, "decode", spy)
+    given = {"speech": clip["speech"], "image": clip["image"]}
+    guided, _ = generate(language, given, "pose", FRAMES, sampling=Sampling(guidance=6.0))
+    for number, (with_conditions, without) in enumerate(prompts):
+        assert {field.modality for field in with_conditions.given} >= {"speech", "image"}
+        assert [(f.modality, f.state) for f in without.given] == ([("pose", "past")] if number else [])
+        assert with_conditions.make == without.make
+    assert np.any(guided != generate(language, given, "pose", FRAMES)[0])
 
 
 def save(language: Language, directory, **changes) -> None:

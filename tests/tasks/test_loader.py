@@ -58,35 +58,75 @@ def test_the_arrays_of_the_docstring():
         layout=HeadLayout(classes=(0, 1, 1), rows=(0, 0, 10), num_classes=2),
     )
     assert batch["bounds"].tolist() == [[1, 1, 2, 3, 4, 5, 6, 7, 8]]
-    assert batch["head_positions"][:3].tolist() == [[5, 6], [1, 2], [3, 0]]
-    assert batch["head_targets"][:3].tolist() == [[3, 2], [1, 2], [5, 0]]
-    assert batch["head_weights"].sum(1).tolist() == [2, 2, 1, 0, 0, 0, 0, 0]
-    assert batch["head_starts"][:3].tolist() == [0, 0, 10]
-    assert batch["head_ends"].tolist() == [1, 3]
+    assert batch["head_positions"][0, :3].tolist() == [[5, 6], [1, 2], [3, 0]]
+    assert batch["head_targets"][0, :3].tolist() == [[3, 2], [1, 2], [5, 0]]
+    assert batch["head_weights"].sum(2).tolist() == [[2, 2, 1, 0, 0, 0, 0, 0]]
+    assert batch["head_starts"][0, :3].tolist() == [0, 0, 10]
+    assert batch["head_ends"].tolist() == [[1, 3]]
 
 
 def test_blocks_name_every_target_once_and_the_position_before_it():
     batch = next(iter(training_batches(RECORDS, maker(), LAYOUT, seed=0)))
-    flat, segments = batch["tokens"].ravel(), batch["segments"].ravel()
     offsets = np.cumsum([0, *MODEL.tables.values()])
     tables = list(MODEL.tables)
-    begin, seen = 0, []
-    for (table, size), end in zip(MODEL.classes, batch["head_ends"], strict=True):
-        for block in range(begin, end):
-            used = batch["head_weights"][block] > 0
-            at = batch["head_positions"][block][used]
-            ids = batch["head_targets"][block][used] + batch["head_starts"][block] + offsets[tables.index(table)]
-            np.testing.assert_array_equal(flat[at + 1], ids)
-            np.testing.assert_array_equal(segments[at], segments[at + 1])
-            assert np.all(batch["head_targets"][block] < size)
-            seen += (at + 1).tolist()
-        begin = end
-    assert len(seen) == len(set(seen)) == int(batch["head_weights"].sum())
-    # A target is never in a prefix: nothing before it looks at it.
-    bounds = batch["bounds"].ravel()
-    own = np.arange(bounds.size) % CONFIG.length
-    assert np.all(bounds[seen] == own[seen]) and np.all(bounds[np.array(seen) - 1] == own[np.array(seen) - 1])
-    assert batch["head_weights"][batch["head_ends"][-1] :].sum() == 0
+    for row in range(CONFIG.rows):
+        tokens, segments = batch["tokens"][row], batch["segments"][row]
+        begin, seen = 0, []
+        for (table, size), end in zip(MODEL.classes, batch["head_ends"][row], strict=True):
+            for block in range(begin, end):
+                used = batch["head_weights"][row, block] > 0
+                at = batch["head_positions"][row, block][used]
+                ids = batch["head_targets"][row, block][used] + batch["head_starts"][row, block]
+                np.testing.assert_array_equal(tokens[at + 1], ids + offsets[tables.index(table)])
+                np.testing.assert_array_equal(segments[at], segments[at + 1])
+                assert np.all(batch["head_targets"][row, block] < size) and used.any()
+                seen += (at + 1).tolist()
+            begin = end
+        assert len(seen) == len(set(seen)) == int(batch["head_weights"][row].sum()) > 0
+        # A target is never in a prefix: nothing before it looks at it.
+        bounds, own = batch["bounds"][row], np.arange(CONFIG.length)
+        assert np.all(bounds[seen] == own[seen]) and np.all(bounds[np.array(seen) - 1] == own[np.array(seen) - 1])
+        assert batch["head_weights"][row, batch["head_ends"][row, -1] :].sum() == 0
+
+
+def test_no_row_has_more_targets_of_the_large_ranges_than_its_bound():
+    free = [next(batches) for batches in [iter(training_batches(RECORDS, maker(), LAYOUT, seed=0))] for _ in range(12)]
+    bound = 300
+    config = dataclasses.replace(CONFIG, wide=bound)
+    stream = iter(training_batches(RECORDS, maker(config), LAYOUT, seed=0))
+    bounded = [next(stream) for _ in range(12)]
+    wide = VOCABULARY.ranges[1].start + VOCABULARY.ranges[1].size  # text and image come first
+
+    def most(batches):
+        counts = []
+        for batch in batches:
+            for row in range(CONFIG.rows):
+                used = batch["head_weights"][row] > 0
+                counts.append(int(np.sum(batch["tokens"][row][batch["head_positions"][row][used] + 1] < wide)))
+        return max(counts)
+
+    assert most(free) > bound >= most(bounded) > 0
+    assert {name: a.shape for name, a in bounded[0].items()} == {name: a.shape for name, a in free[0].items()}
+    # An example that has more by itself is not used.
+    image = np.zeros(len(TASKS))
+    image[[task.name for task in TASKS].index("description-to-image")] = 1
+    with pytest.raises(InputError, match="no task fits"):
+        maker(dataclasses.replace(CONFIG, wide=255), image)(record(0), np.random.default_rng(0))
+
+
+def test_a_share_of_examples_comes_without_conditions():
+    """What classifier-free guidance compares with: the output, its past, and nothing else."""
+    weights = np.zeros(len(TASKS))
+    weights[[task.name for task in TASKS].index("speech-to-expression")] = 1
+    half = ExampleMaker(TASKS, weights, CONFIG, VOCABULARY, ByteText(), free=0.5)
+    found = {False: 0, True: 0}
+    for seed in range(200):
+        built = half(RECORDS[0], np.random.default_rng(seed))
+        pieces = to_pieces(built["tokens"], VOCABULARY, ByteText())
+        given = {field.modality for field in parse([*pieces, "</expression></make>"]).given}
+        assert given <= {"speech", "expression"}
+        found["speech" in given] += 1
+    assert 70 < found[False] < 130
 
 
 def test_rows_are_whole_prompts_of_the_clips():
@@ -278,14 +318,13 @@ def test_the_first_heldout_examples_are_of_every_task_and_then_come_all_steps_on
 def test_heldout_targets_know_their_task():
     batch = next(heldout_batches(RECORDS, maker(), LAYOUT, limit=None))
     used = batch["head_weights"] > 0
-    flat = batch["tokens"].ravel()
     assert batch["head_tasks"].shape == batch["head_weights"].shape
     starts = [r.start for r in VOCABULARY.ranges]
-    streams = [VOCABULARY.ranges[i].stream for i in np.searchsorted(starts, flat, side="right") - 1]
-    at = batch["head_positions"][used] + 1
+    ids = batch["tokens"][np.nonzero(used)[0], batch["head_positions"][used] + 1]
+    streams = np.array([VOCABULARY.ranges[i].stream for i in np.searchsorted(starts, ids, side="right") - 1])
     for number in set(batch["head_tasks"][used].tolist()):
         made = {MODALITIES[step.output].stream for step in TASKS[number].steps}
-        assert {streams[place] for place in at[batch["head_tasks"][used] == number]} <= made
+        assert set(streams[batch["head_tasks"][used] == number].tolist()) <= made
     assert len(set(batch["head_tasks"][used].tolist())) > 1
 
 

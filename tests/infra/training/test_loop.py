@@ -131,10 +131,14 @@ def test_killed_and_resumed_is_bitwise_the_same(whole, tmp_path, number):
     assert steps == sorted(steps) and len(set(steps[:-1])) == len(steps) - 1
 
 
+def test_the_step_is_compiled_once(whole):
+    assert json.loads((whole.directory / "done.json").read_text())["compilations"] == 1
+
+
 def test_two_devices_share_a_batch_and_resume(whole, tmp_path):
     code = (
         f"import sys; sys.path[:0] = [{str(HERE.parent)!r}]; import jax; jax.config.update('jax_num_cpu_devices', 2); "
-        "import test_loop as t; batch = t.loop._Spread().batch({'x': t.np.zeros((8, 4))}); "
+        "import test_loop as t; batch = t.loop.Placement().batch({'x': t.np.zeros((8, 4))}); "
         "assert {s.data.shape for s in batch['x'].addressable_shards} == {(4, 4)}; "
         f"t.loop.train(t.linear_job(pause=0.01), {str(tmp_path)!r}, save_every=10, log_every=5)"
     )

@@ -37,7 +37,10 @@ def drawn(monkeypatch):
 def test_a_steady_movement_is_followed_and_gaps_are_bridged(drawn):
     figures = tracking.measure(argparse.Namespace(clips=["a.mp4", "b.mp4"], seconds=2))
     assert figures["videos"] == 2 and figures["frames"] == 2 * 56
-    assert figures["box_iou"] > 0.98 and figures["landmark_percent"] < 1 and figures["box_percent"] < 1
+    # Exact between the first and the last detection; the track's ends are smoothed with what stands still beyond them,
+    # and after the last detection of the stride the box stands still for up to five frames (10 of its 100 pixels).
+    assert figures["box_iou"] == pytest.approx(0.987, abs=0.002)
+    assert figures["landmark_percent"] < 1 and figures["box_percent"] < 1
     assert figures["frames_detector_lost"] == pytest.approx(4 / 60) and figures["frames_track_lost"] == 0
     assert figures["box_iou_a"] == figures["box_iou"]
 

@@ -85,7 +85,7 @@ def test_names_are_only_names(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_damage_behind_the_header_is_accounted_for_too(head, tmp_path, scratch):
     """A speaking head whose packets are damaged goes as far as it can: a clip, or one row that says why not."""
-    for seed in (0, 2, 3):
+    for seed in range(4):
         rng = np.random.default_rng([SEED, seed])
         damaged = bytearray(head)
         for at in rng.integers(len(head) // 10, len(head) * 9 // 10, 10 ** (seed + 1) // 4 + 1):
