@@ -68,8 +68,8 @@ class Stage:
     work: Callable[[], dict]
 
 
-def demo(config: DemoConfig, runner: RunnerOptions) -> dict:
-    """Runs every stage that is not done yet; returns the summary that WORKDIR/summary.json holds."""
+def demo(config: DemoConfig, runner: RunnerOptions, last: str | None = None) -> dict:
+    """Runs every stage that is not done yet, up to the ``last``; returns what WORKDIR/summary.json holds."""
     workdir = Path(config.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     summary_path = workdir / "summary.json"
@@ -82,6 +82,8 @@ def demo(config: DemoConfig, runner: RunnerOptions) -> dict:
                 f"{summary_path}: this folder belongs to another run: {summary['config']}; give another --workdir"
             )
     stages = plan(config, runner)
+    if last is not None:
+        stages = stages[: [stage.name for stage in stages].index(last) + 1]
     for number, stage in enumerate(stages, start=1):
         if stage.name in summary["stages"]:
             print(f"[{number}/{len(stages)}] {stage.name}: done before", flush=True)
@@ -97,6 +99,8 @@ def demo(config: DemoConfig, runner: RunnerOptions) -> dict:
             "peak_gib": round(memory.gib, 2),
         }
         write_json(str(summary_path), summary)
+    if last is not None:
+        return summary
     summary["paths"] = paths(config, summary["stages"])
     write_json(str(summary_path), summary)
     print(render_table(summary), flush=True)

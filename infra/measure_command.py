@@ -21,6 +21,10 @@ MEASURES = {
         "pipelines.measure.fits",
         "3DMM fits: against the truth of synthetic clips, and against the landmarks of real ones",
     ),
+    "learning": (
+        "infra.measure_learning",
+        "the language model: what the right condition is worth to each family of tasks, and lips that follow speech",
+    ),
     "mixture": (
         "infra.measure_mixture",
         "the language model's tasks: held-out perplexity of each, and the weights file for the next run",

@@ -250,7 +250,16 @@ def arrange(
     }
 
 
-def _arrange_packed(packed: Mapping[str, np.ndarray], config, vocabulary, layout) -> dict[str, np.ndarray]:
+def arrange_packed(
+    packed: Mapping[str, np.ndarray],
+    config: LoaderConfig,
+    vocabulary: Vocabulary,
+    layout: HeadLayout,
+    named: str = "task",
+) -> dict[str, np.ndarray]:
+    """``arrange`` for what ``pack`` gives. A field ``named`` says something of each token; with it, ``head_<named>``,
+    int32 (B, R, P), says it of each target.
+    """
     batch = arrange(
         packed["tokens"],
         packed["tokens_segment_ids"],
@@ -260,14 +269,14 @@ def _arrange_packed(packed: Mapping[str, np.ndarray], config, vocabulary, layout
         vocabulary,
         layout,
     )
-    if "task" in packed:
-        # A target is predicted at the position before it; where a block is empty any task will do.
-        rows = np.arange(len(packed["task"]))[:, None, None]
-        batch["head_tasks"] = packed["task"][rows, batch["head_positions"] + 1]
+    if named in packed:
+        # A target is predicted at the position before it; where a block is empty any value will do.
+        rows = np.arange(len(packed[named]))[:, None, None]
+        batch[f"head_{named}"] = packed[named][rows, batch["head_positions"] + 1]
     return batch
 
 
-def _pack(examples, fields: Sequence[str], config: LoaderConfig) -> Any:
+def pack(examples, fields: Sequence[str], config: LoaderConfig) -> Any:
     """Packs a Grain IterDataset of examples best-fit into batches of (rows, length)."""
     import grain
 
@@ -351,8 +360,8 @@ def training_batches(
         batches = _by_workers(_group(examples, maker.config), maker.config.workers)
     else:
         made = _by_workers(examples.to_iter_dataset(grain.ReadOptions(*READ)), maker.config.workers)
-        batches = _pack(made, ("tokens", "target"), maker.config)
-    arranged = functools.partial(_arrange_packed, config=maker.config, vocabulary=maker.vocabulary, layout=layout)
+        batches = pack(made, ("tokens", "target"), maker.config)
+    arranged = functools.partial(arrange_packed, config=maker.config, vocabulary=maker.vocabulary, layout=layout)
     return batches.map(arranged)
 
 
@@ -395,7 +404,7 @@ def heldout_batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields at most ``limit`` fixed batches of ``heldout_examples``; all of them without a limit.
 
-    Each also has ``head_tasks``, int32 (R, P): which task each target of the head's blocks is of, as its number in
+    Each also has ``head_task``, int32 (R, P): which task each target of the head's blocks is of, as its number in
     ``maker.tasks``.
     """
     import grain
@@ -409,7 +418,7 @@ def heldout_batches(
     if not examples:
         return
     source = grain.MapDataset.source(examples).to_iter_dataset()
-    for count, batch in enumerate(_pack(source, ("tokens", "target", "task"), config)):
+    for count, batch in enumerate(pack(source, ("tokens", "target", "task"), config)):
         if count == limit:
             return
-        yield _arrange_packed(batch, config, maker.vocabulary, layout)
+        yield arrange_packed(batch, config, maker.vocabulary, layout)

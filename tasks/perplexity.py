@@ -43,8 +43,8 @@ def hardness(
 
     Args:
         config, params: the language model.
-        batches: of ``loader.heldout_batches``: batches of ``language_model.loss`` with ``head_tasks``.
-        tasks: which the numbers in ``head_tasks`` are of.
+        batches: of ``loader.heldout_batches``: batches of ``language_model.loss`` with ``head_task``.
+        tasks: which the numbers in ``head_task`` are of.
         progress: called after each batch with their number so far.
 
     Returns:
@@ -53,9 +53,9 @@ def hardness(
     nll, tokens = np.zeros(len(tasks)), np.zeros(len(tasks), np.int64)
     measure = jax.jit(lambda params, batch: loss(config, params, batch)[1])
     for count, batch in enumerate(batches, 1):
-        numbers = batch["head_tasks"].ravel()
+        numbers = batch["head_task"].ravel()
         used = batch["head_weights"].ravel() > 0
-        each = np.asarray(measure(params, {k: v for k, v in batch.items() if k != "head_tasks"}), np.float64).ravel()
+        each = np.asarray(measure(params, {k: v for k, v in batch.items() if k != "head_task"}), np.float64).ravel()
         nll += np.bincount(numbers[used], each[used], len(tasks))
         tokens += np.bincount(numbers[used], minlength=len(tasks))
         if progress is not None:

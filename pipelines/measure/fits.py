@@ -148,7 +148,7 @@ def against_truth(fit: FaceFit, truth: dict, model: FaceModel) -> dict:
     return {
         "rotation_degrees": float(np.degrees(np.linalg.norm(axis_angles(turns), axis=1)).mean()),
         "landmark_percent": _percent(seen, truth["landmarks"]),
-        "mouth_correlation": _correlation(
+        "mouth_correlation": correlation(
             mouth_opening(model, fit.shape, fit.expression),
             mouth_opening(model, truth["shape"], truth["expression"]),
         ),
@@ -194,8 +194,8 @@ def _percent(points: np.ndarray, truth: np.ndarray) -> float:
     return float(100 * np.linalg.norm(points - truth, axis=-1).mean() / face_size(truth))
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    # A mouth that does not move correlates with nothing.
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Returns the correlation of two tracks; 0 if one does not move."""
     return float(np.corrcoef(a, b)[0, 1]) if min(a.std(), b.std()) > 0 else 0.0
 
 

@@ -22,7 +22,7 @@ from infra.presets.language import PAPER
 from infra.training.language_job import loader_config, model_config
 from pipelines.dataset import Column, ShardReader, write_shard
 from pipelines.records import decode_record, encode_record
-from tasks.loader import ExampleMaker, HeadLayout, TokenRecords, _arrange_packed, _pack, training_batches
+from tasks.loader import ExampleMaker, HeadLayout, TokenRecords, arrangepacked, pack, training_batches
 from tasks.mixture import uniform_weights
 from tasks.modalities import PAPER_CODEBOOKS, Vocabulary
 from tasks.registry import TASKS
@@ -101,8 +101,8 @@ def packed(examples: Iterator[dict], maker: ExampleMaker, layout: HeadLayout) ->
         def set_state(self, state):
             del state
 
-    for batch in _pack(Given(), ("tokens", "target"), maker.config):
-        yield _arrange_packed(batch, maker.config, maker.vocabulary, layout)
+    for batch in pack(Given(), ("tokens", "target"), maker.config):
+        yield arrangepacked(batch, maker.config, maker.vocabulary, layout)
 
 
 WAYS = {

@@ -318,14 +318,14 @@ def test_the_first_heldout_examples_are_of_every_task_and_then_come_all_steps_on
 def test_heldout_targets_know_their_task():
     batch = next(heldout_batches(RECORDS, maker(), LAYOUT, limit=None))
     used = batch["head_weights"] > 0
-    assert batch["head_tasks"].shape == batch["head_weights"].shape
+    assert batch["head_task"].shape == batch["head_weights"].shape
     starts = [r.start for r in VOCABULARY.ranges]
     ids = batch["tokens"][np.nonzero(used)[0], batch["head_positions"][used] + 1]
     streams = np.array([VOCABULARY.ranges[i].stream for i in np.searchsorted(starts, ids, side="right") - 1])
-    for number in set(batch["head_tasks"][used].tolist()):
+    for number in set(batch["head_task"][used].tolist()):
         made = {MODALITIES[step.output].stream for step in TASKS[number].steps}
-        assert set(streams[batch["head_tasks"][used] == number].tolist()) <= made
-    assert len(set(batch["head_tasks"][used].tolist())) > 1
+        assert set(streams[batch["head_task"][used] == number].tolist()) <= made
+    assert len(set(batch["head_task"][used].tolist())) > 1
 
 
 def test_a_record_without_a_modality_is_named():

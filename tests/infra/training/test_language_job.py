@@ -164,7 +164,7 @@ def test_the_held_out_loss_of_the_tiny_preset_is_of_every_task_that_fits():
     job = make_job(LanguageJobConfig(TINY, VOCABULARY), text=ByteText(), column=[clip])
     batches = list(job.heldout_batches())
     assert len(batches) == TINY.heldout_batches
-    found = {int(task) for batch in batches for task in batch["head_tasks"][batch["head_weights"] > 0]}
+    found = {int(task) for batch in batches for task in batch["head_task"][batch["head_weights"] > 0]}
     missing = {task.name for number, task in enumerate(TASKS) if number not in found}
     assert missing == {"semantics-to-script", "video-to-script"}
 

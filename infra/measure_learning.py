@@ -1,0 +1,175 @@
+"""``archon measure learning``: does the language model use what it is given? On the embedded corpus, from nothing.
+
+Renders a corpus of talking heads, curates, annotates and tokenizes it with small tokenizers trained on it, trains the
+language model, and measures it on the sixth of the people that nothing was trained on. Killed and called again, it goes
+on where it was.
+
+- ``clips``, ``heldout_clips``: of the corpus.
+- ``<family>_right``, ``<family>_shuffled``: nats a target token with the right condition and with another clip's, mean
+  over held-out clips, for each family of tasks; ``<family>_gain`` their difference, ``<family>_gain_low`` and
+  ``<family>_gain_high`` its 95 % interval over clips.
+- ``lips``: correlation of the mouth's opening, decoded from expression tokens that the model generates from a held-out
+  clip's speech, with that of the rendered truth, mean over clips; ``lips_low``, ``lips_high`` its interval.
+- ``lips_shuffled``: the same openings against the truths of other clips; ``lips_mean``: the mean opening of the
+  training clips at each moment against the truth, the best that can be said without hearing; ``lips_over_shuffled_low`` and
+  ``lips_over_mean_low``: lower ends of the intervals of the differences.
+- ``lips_tokenizer``: what the expression tokenizer lets through: the truth's own tokens, decoded.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from models.errors import InputError
+
+TARGETS: dict = {
+    **{f"{family}_gain_low": (">=", 0.0) for family in ("continuation", "cross-modal", "chained")},
+    "lips_over_shuffled_low": (">=", 0.0),
+    "lips_over_mean_low": (">=", 0.0),
+}
+CLIPS, STEPS = 72, 1500  # about as much as an hour allows on two cores
+BLOCK = 64  # positions of a head block: the figures do not hang on it
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Adds arguments."""
+    parser.add_argument("--workdir", type=Path, required=True, help="where corpus, dataset and models go")
+    parser.add_argument("--clips", type=int, default=CLIPS, help="of the corpus (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the language model (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--temperature", type=float, default=0.5, help="of the generated lips (default: %(default)s)")
+
+
+def measure(args: argparse.Namespace) -> dict:
+    """Makes what is not there yet, measures, and returns the figures of the module's text.
+
+    Raises:
+        InputError: too few clips, or a work directory of another run.
+    """
+    from infra.demo import DemoConfig, demo
+    from infra.training.command import train_named
+    from pipelines.beam import RunnerOptions
+    from pipelines.dataset import Dataset
+    from tasks.generate import load_language
+
+    if args.clips < 12:
+        raise InputError(f"--clips {args.clips}: expected at least 12: a sixth of them is held out")
+    begin = time.monotonic()
+    config = DemoConfig(workdir=str(args.workdir), clips=args.clips, seed=args.seed)
+    demo(config, RunnerOptions(), last="tokenize")
+    dataset, models = args.workdir / "dataset", args.workdir / "models"
+    train_named(
+        "language",
+        dataset=dataset,
+        tokenizers=models,
+        workdir=models / "language",
+        steps=args.steps,
+        seed=args.seed,
+    )
+    language = load_language(models / "language", models)
+    figures = {"clips": args.clips}
+    figures |= family_gains(language, Dataset(dataset).column("tokens"))
+    figures |= lips(language, args.workdir, args.seed, args.temperature)
+    print(f"measured in {time.monotonic() - begin:.0f} s, all that was made this time included")
+    return figures
+
+
+def family_gains(language, column) -> dict:
+    """Returns what the right condition is worth to each family of tasks; see the module's text."""
+    from tasks.conditions import gain, likelihoods
+    from tasks.loader import ExampleMaker, HeadLayout, LoaderConfig, TokenRecords
+    from tasks.mixture import uniform_weights
+    from tasks.registry import FAMILIES, TASKS
+
+    records = TokenRecords.of_split(column, "heldout")
+    loader = LoaderConfig(language.length, rows=1, block=BLOCK, bins=8, window=language.window)
+    maker = ExampleMaker(TASKS, uniform_weights(TASKS), loader, language.vocabulary, language.text)
+    layout = HeadLayout.of(language.vocabulary, language.config)
+    begin = reported = time.monotonic()
+
+    def progress(rows: int) -> None:
+        nonlocal reported
+        if time.monotonic() - reported > 10:
+            reported = time.monotonic()
+            print(f"[learning] {rows} rows in {reported - begin:.0f} s", file=sys.stderr, flush=True)
+
+    nats, tokens = likelihoods(language.config, language.params, records, maker, layout, progress)
+    figures = {"heldout_clips": len(records)}
+    for family in FAMILIES:
+        found = gain(nats, tokens, [number for number, task in enumerate(TASKS) if task.family == family])
+        if found is None:
+            raise InputError(f"no task of the family {family} fits a held-out clip; expected longer clips or rows")
+        figures |= {
+            f"{family}_right": found.right,
+            f"{family}_shuffled": found.shuffled,
+            f"{family}_gain": found.gain,
+            f"{family}_gain_low": found.low,
+            f"{family}_gain_high": found.high,
+        }
+    return figures
+
+
+def lips(language, workdir: Path, seed: int, temperature: float) -> dict:
+    """Generates the expression of every held-out clip from its speech; see the module's text."""
+    from models.face.model import load_face_model
+    from models.sampling import Sampling
+    from models.tokenizers import load_tokenizer
+    from pipelines.dataset import Dataset
+    from pipelines.measure.corpus import read_corpus
+    from pipelines.measure.fits import correlation, cut_truth, mouth_opening
+    from tasks.conditions import interval
+    from tasks.generate import Request, generate
+
+    model, tokenizer = load_face_model(), load_tokenizer(workdir / "models/expression")
+    dataset = Dataset(workdir / "dataset")
+    truths = {str(video): arrays for video, _, arrays in read_corpus(workdir / "videos")}
+    openings: dict[str, list[np.ndarray]] = {"train": [], "heldout": []}
+    requests, through = [], []
+    for tokens, clip in zip(dataset.column("tokens"), dataset.column("clips"), strict=True):
+        if tokens["error"]:
+            continue
+        truth = cut_truth(truths[clip["source"]], clip)
+        openings[tokens["split"]].append(mouth_opening(model, truth["shape"], truth["expression"]))
+        if tokens["split"] == "heldout":
+            requests.append(Request({"speech": tokens["speech"]}, int(tokens["num_frames"]), seed))
+            through.append(tokenizer.decode(tokens["expression"]))
+    sampling = Sampling(temperature=temperature)
+    made = [tokenizer.decode(codes) for codes, _ in generate(language, requests, "expression", sampling=sampling)]
+    still = np.zeros(model.num_shape, np.float32)
+    heard = [mouth_opening(model, still, expression) for expression in made]
+    kept = [mouth_opening(model, still, expression) for expression in through]
+    truth = openings["heldout"]
+    average = mean_track(openings["train"])
+    count = len(truth)
+
+    def against(a: np.ndarray, b: np.ndarray) -> float:
+        both = min(len(a), len(b))
+        return correlation(a[:both], b[:both])
+
+    right = np.array([against(heard[n], truth[n]) for n in range(count)])
+    # Against every other clip's truth: less noisy than one of them.
+    wrong = np.array([np.mean([against(heard[n], truth[o]) for o in range(count) if o != n]) for n in range(count)])
+    mean = np.array([against(average, truth[n]) for n in range(count)])
+    low, high = interval(right)
+    return {
+        "lips": float(right.mean()),
+        "lips_low": low,
+        "lips_high": high,
+        "lips_shuffled": float(wrong.mean()),
+        "lips_mean": float(mean.mean()),
+        "lips_over_shuffled_low": interval(right - wrong)[0],
+        "lips_over_mean_low": interval(right - mean)[0],
+        "lips_tokenizer": float(np.mean([against(kept[n], truth[n]) for n in range(count)])),
+    }
+
+
+def mean_track(tracks: list[np.ndarray]) -> np.ndarray:
+    """Returns the mean of tracks of several lengths at each moment, as long as the longest."""
+    total, count = np.zeros((2, max(map(len, tracks))))
+    for track in tracks:
+        total[: len(track)] += track
+        count[: len(track)] += 1
+    return total / count
