@@ -11,8 +11,8 @@ on where it was.
 - ``lips``: correlation of the mouth's opening, decoded from expression tokens that the model generates from a held-out
   clip's speech, with that of the rendered truth, mean over clips; ``lips_low``, ``lips_high`` its interval.
 - ``lips_shuffled``: the same openings against the truths of other clips; ``lips_mean``: the mean opening of the
-  training clips at each moment against the truth, the best that can be said without hearing; ``lips_over_shuffled_low`` and
-  ``lips_over_mean_low``: lower ends of the intervals of the differences.
+  training clips at each moment against the truth, the best that can be said without hearing;
+  ``lips_over_shuffled_low``, ``lips_over_mean_low``: lower ends of the intervals of the differences.
 - ``lips_tokenizer``: what the expression tokenizer lets through: the truth's own tokens, decoded.
 """
 

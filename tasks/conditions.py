@@ -49,12 +49,12 @@ def swapped(step: Step, record: Mapping[str, Any], other: Mapping[str, Any], sta
             made[source.modality] = other[source.modality]
     m = MODALITIES[step.output]
     if start and m.has_clock:
-        before = m.take(np.asarray(other[step.output]), 0, start)
-        if before.shape[m.time_axis] < m.step_range(0, start)[1]:
+        own, theirs = np.asarray(record[step.output]), np.asarray(other[step.output])
+        at = m.step_range(0, start)[1]
+        if theirs.shape[m.time_axis] < at:
             return None
-        own = np.asarray(record[step.output])
-        rest = np.take(own, np.arange(before.shape[m.time_axis], own.shape[m.time_axis]), axis=m.time_axis)
-        made[step.output] = np.concatenate([before, rest], axis=m.time_axis)
+        rest = np.take(own, np.arange(at, own.shape[m.time_axis]), axis=m.time_axis)
+        made[step.output] = np.concatenate([m.take(theirs, 0, start), rest], axis=m.time_axis)
     return made
 
 

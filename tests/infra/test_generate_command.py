@@ -127,11 +127,11 @@ def test_other_wants_and_lengths(world, tmp_path):
 def test_what_has_begun_is_gone_on_with(world, tmp_path):
     """Longer than a window: every later one reads the past of what is there."""
     speech = ("speech", str(world / "speech.wav"))
-    begun = np.random.default_rng(0).normal(size=(10, 27)).astype(np.float32)
+    begun = np.random.default_rng(0).normal(size=(10, 28)).astype(np.float32)
     np.savez(tmp_path / "begun.npz", expression=begun)
     given = (speech, ("expression", str(tmp_path / "begun.npz")))
     made = generate(config(world, tmp_path / "o", given=given, want="expression", chain="direct"))
-    assert np.load(made["outputs"]["expression"])["expression"].shape == (19, 27)
+    assert np.load(made["outputs"]["expression"])["expression"].shape == (19, 28)
     # Nine frames are two windows' starts at least: only what comes after them is drawn.
     whole = generate(config(world, tmp_path / "w", given=(speech,), want="expression", chain="direct"))
     assert 0 < made["tokens"] < whole["tokens"]
