@@ -287,8 +287,12 @@ def pack(examples, fields: Sequence[str], config: LoaderConfig) -> Any:
         num_packing_bins=max(config.bins, config.rows),
         shuffle_bins=False,
     )
-    # Dropping the remainder keeps shapes fixed; the training stream has no end.
-    return packed.batch(config.rows, drop_remainder=True)
+    # All batches are of one shape: what is left at the end of a stream that ends is filled up with empty rows.
+    return packed.batch(config.rows, drop_remainder=False).map(functools.partial(_filled, rows=config.rows))
+
+
+def _filled(batch: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+    return {name: np.pad(array, ((0, rows - len(array)), (0, 0))) for name, array in batch.items()}
 
 
 def _group(examples, config: LoaderConfig) -> Any:

@@ -315,6 +315,16 @@ def test_the_first_heldout_examples_are_of_every_task_and_then_come_all_steps_on
     assert texts and not texts & {int(e["task"][0]) for e in heldout_examples(silent, maker())}
 
 
+def test_the_last_held_out_batch_is_filled_up_with_empty_rows():
+    weights = np.zeros(len(TASKS))
+    weights[[task.name for task in TASKS].index("image-to-shape")] = 1
+    wide = dataclasses.replace(CONFIG, rows=8)
+    batches = list(heldout_batches(RECORDS, maker(wide, weights), LAYOUT, limit=None))
+    assert len(batches) == 1 and batches[0]["tokens"].shape == (8, CONFIG.length)
+    assert batches[0]["head_weights"].sum() == len(RECORDS) * 8
+    assert not batches[0]["segments"][-1].any() and batches[0]["segments"][0].any()
+
+
 def test_heldout_targets_know_their_task():
     batch = next(heldout_batches(RECORDS, maker(), LAYOUT, limit=None))
     used = batch["head_weights"] > 0
