@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from models.language_model import LanguageModelConfig, Params, loss
-from tasks.loader import ExampleMaker, HeadLayout, TokenRecords, arrange_packed, example, pack, sample_window
+from tasks.loader import ExampleMaker, HeadLayout, TokenRecords, arrange_packed, example, marked, pack, sample_window
 from tasks.modalities import MODALITIES
 from tasks.registry import Step
 
@@ -107,11 +107,11 @@ def likelihoods(
     """
     import grain
 
-    examples = list(pairs(records, maker, seed))
+    examples = [marked(built) for built in pairs(records, maker, seed)]
     count = len(records) * len(maker.tasks) * 2
     nats, tokens = np.zeros(count), np.zeros(count)
     measure = jax.jit(lambda params, batch: loss(config, params, batch)[1])
-    batches = pack(grain.MapDataset.source(examples).to_iter_dataset(), ("tokens", "target", "which"), maker.config)
+    batches = pack(grain.MapDataset.source(examples).to_iter_dataset(), maker.config, ("which",))
     for number, packed in enumerate(batches, 1):
         batch = arrange_packed(packed, maker.config, maker.vocabulary, layout, named="which")
         which = batch.pop("head_which").ravel()

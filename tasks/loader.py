@@ -25,6 +25,8 @@ from tasks.windows import Window, WindowConfig, starts, step_prompt, window_at
 PACKINGS = ("best-fit", "grouped")
 READ = (4, 32)  # threads and examples ahead; Grain looks at all of these for each one that it takes
 WIDE_STREAMS = ("text", "image")
+WIDE_UNIT = 64  # targets of these are counted in units of so many: packing looks at one number a unit
+TARGET_BIT = 1 << 30  # marks a target in packed ids, which are smaller: packing and processes handle one array, not two
 FIRST_WINDOW_SHARE = 1 / 3  # of windows start the clip: every generation begins there
 
 
@@ -91,7 +93,8 @@ def example(
 
     Returns:
         ``tokens`` int32 (n,) and ``target`` int32 (n,), 1 where the token is to be predicted; with ``config.wide`` also
-        ``wide``, as long as there are targets of that kind. None if a text is empty or the example does not fit a row.
+        ``wide``, as long as the targets of that kind in units. None if a text is empty or the example is longer than
+        a row.
     """
     for name in (*(s.modality for s in step.inputs), step.output):
         if isinstance(record[name], str) and not record[name]:
@@ -112,8 +115,14 @@ def example(
         many = after.size if MODALITIES[step.output].stream in WIDE_STREAMS else 0
         if many > config.wide:
             return None
-        built["wide"] = np.zeros(many, np.int32)
+        built["wide"] = np.zeros(-(-many // WIDE_UNIT), np.int32)
     return built
+
+
+def marked(built: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Puts an example's two arrays into one: what `pack` takes."""
+    rest = {name: array for name, array in built.items() if name != "target"}
+    return rest | {"tokens": built["tokens"] | built["target"] * np.int32(TARGET_BIT)}
 
 
 def sample_window(step: Step, steps: int, config: WindowConfig, rng: np.random.Generator) -> Window | None:
@@ -257,14 +266,16 @@ def arrange_packed(
     layout: HeadLayout,
     named: str = "task",
 ) -> dict[str, np.ndarray]:
-    """``arrange`` for what ``pack`` gives. A field ``named`` says something of each token; with it, ``head_<named>``,
-    int32 (B, R, P), says it of each target.
+    """``arrange`` for what ``pack`` or grouping gives.
+
+    A field ``named`` says something of each token; with it, ``head_<named>``, int32 (B, R, P), says it of each target.
     """
+    grouped = "target" in packed
     batch = arrange(
-        packed["tokens"],
+        packed["tokens"] if grouped else packed["tokens"] & (TARGET_BIT - 1),
         packed["tokens_segment_ids"],
         packed["tokens_positions"],
-        packed["target"],
+        packed["target"] if grouped else (packed["tokens"] >= TARGET_BIT).astype(np.int32),
         config,
         vocabulary,
         layout,
@@ -276,14 +287,18 @@ def arrange_packed(
     return batch
 
 
-def pack(examples, fields: Sequence[str], config: LoaderConfig) -> Any:
-    """Packs a Grain IterDataset of examples best-fit into batches of (rows, length)."""
+def pack(examples, config: LoaderConfig, more: Sequence[str] = ()) -> Any:
+    """Packs a Grain IterDataset of ``marked`` examples best-fit into batches of (rows, length).
+
+    Args:
+        more: further fields of the examples, as long as their tokens.
+    """
     import grain
 
-    lengths = dict.fromkeys(fields, config.length)
+    lengths = dict.fromkeys(("tokens", *more), config.length)
     packed = grain.experimental.BestFitPackIterDataset(
         examples,
-        length_struct=lengths | ({"wide": config.wide} if config.wide else {}),
+        length_struct=lengths | ({"wide": max(1, config.wide // WIDE_UNIT)} if config.wide else {}),
         num_packing_bins=max(config.bins, config.rows),
         shuffle_bins=False,
     )
@@ -363,8 +378,8 @@ def training_batches(
     if maker.config.packing == "grouped":
         batches = _by_workers(_group(examples, maker.config), maker.config.workers)
     else:
-        made = _by_workers(examples.to_iter_dataset(grain.ReadOptions(*READ)), maker.config.workers)
-        batches = pack(made, ("tokens", "target"), maker.config)
+        made = _by_workers(examples.map(marked).to_iter_dataset(grain.ReadOptions(*READ)), maker.config.workers)
+        batches = pack(made, maker.config)
     arranged = functools.partial(arrange_packed, config=maker.config, vocabulary=maker.vocabulary, layout=layout)
     return batches.map(arranged)
 
@@ -421,8 +436,8 @@ def heldout_batches(
             break
     if not examples:
         return
-    source = grain.MapDataset.source(examples).to_iter_dataset()
-    for count, batch in enumerate(pack(source, ("tokens", "target", "task"), config)):
+    source = grain.MapDataset.source([marked(built) for built in examples]).to_iter_dataset()
+    for count, batch in enumerate(pack(source, config, ("task",))):
         if count == limit:
             return
         yield arrange_packed(batch, config, maker.vocabulary, layout)

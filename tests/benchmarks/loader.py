@@ -22,7 +22,7 @@ from infra.presets.language import PAPER
 from infra.training.language_job import loader_config, model_config
 from pipelines.dataset import Column, ShardReader, write_shard
 from pipelines.records import decode_record, encode_record
-from tasks.loader import ExampleMaker, HeadLayout, TokenRecords, arrangepacked, pack, training_batches
+from tasks.loader import ExampleMaker, HeadLayout, TokenRecords, arrange_packed, marked, pack, training_batches
 from tasks.mixture import uniform_weights
 from tasks.modalities import PAPER_CODEBOOKS, Vocabulary
 from tasks.registry import TASKS
@@ -41,7 +41,7 @@ class Example:
     def __call__(self, data: bytes) -> dict[str, np.ndarray]:
         if self.random is None:
             self.random = np.random.default_rng(os.getpid())
-        return self.maker(decode_record(data), self.random)
+        return marked(self.maker(decode_record(data), self.random))
 
 
 def by_grain(folder: Path, maker: ExampleMaker, layout: HeadLayout) -> Iterator[dict]:
@@ -53,7 +53,7 @@ def by_tf_data(folder: Path, maker: ExampleMaker, layout: HeadLayout) -> Iterato
     import tensorflow as tf
 
     make = Example(maker)
-    fields = ("tokens", "target", *(("wide",) if maker.config.wide else ()))
+    fields = ("tokens", *(("wide",) if maker.config.wide else ()))
 
     def arrays(data):
         built = make(data.numpy())
@@ -101,8 +101,8 @@ def packed(examples: Iterator[dict], maker: ExampleMaker, layout: HeadLayout) ->
         def set_state(self, state):
             del state
 
-    for batch in pack(Given(), ("tokens", "target"), maker.config):
-        yield arrangepacked(batch, maker.config, maker.vocabulary, layout)
+    for batch in pack(Given(), maker.config):
+        yield arrange_packed(batch, maker.config, maker.vocabulary, layout)
 
 
 WAYS = {

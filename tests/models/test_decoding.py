@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.decoding import decode, most_likely, nucleus
+from models.decoding import decode, draw, most_likely, nucleus
 from models.errors import InputError
 from models.language_model import hidden_states
 from models.sampling import Sampling
@@ -123,11 +123,10 @@ def test_top_k_of_one_is_greedy_and_top_k_holds_in_the_draw(params):
     np.testing.assert_array_equal(one, greedy)
     r = VOCABULARY.stream_ranges("speech")[0]
     best = set(np.argsort(log_softmax_after(params, [5, 6], r))[-3:].tolist())
-    draws = {
-        int(run_decode(params, [[5, 6]] * 8, [r], seeds=range(8 * n, 8 * n + 8), temperature=9.0, top_k=3)[0][row, 0])
-        for n in range(5)
-        for row in range(8)
-    }
+    draws = set()
+    for n in range(12):
+        seeds = range(3 * n, 3 * n + 3)
+        draws |= set(run_decode(params, [[5, 6]] * 3, [r], seeds=seeds, temperature=9.0, top_k=3)[0][:, 0].tolist())
     assert draws == best
 
 
@@ -139,6 +138,20 @@ def test_a_row_stops_at_the_stop_id(params):
     first = free[0].tolist().index(stop)
     assert written.tolist() == [first]
     np.testing.assert_array_equal(out[0, :first], free[0, :first])
+
+
+@pytest.mark.parametrize("size", [3, 512, 1300])
+def test_ids_are_drawn_as_often_as_they_are_likely(size):
+    logits = np.array(jax.random.normal(jax.random.key(0), (size,)) * 2)
+    logits[1], logits[-1] = -np.inf, -np.inf
+    drawn = jax.jit(jax.vmap(draw, (0, None)))(jax.random.split(jax.random.key(1), 40_000), logits)
+    counts = np.bincount(np.asarray(drawn), minlength=size)
+    assert counts.size == size and counts[1] == counts[-1] == 0
+    p = np.asarray(jax.nn.softmax(jnp.asarray(logits)))
+    # Chi-squared over ids that are expected at least five times: mean and deviation of that many degrees of freedom.
+    often = p * 40_000 >= 5
+    chi = np.sum((counts[often] - 40_000 * p[often]) ** 2 / (40_000 * p[often]))
+    assert chi < often.sum() + 5 * np.sqrt(2 * often.sum())
 
 
 @pytest.mark.parametrize("top_k", [0, 1, 7, 299, 300, 1000])
