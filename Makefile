@@ -11,13 +11,14 @@ TEST_ARGS ?=
 
 install: $(VENV)/installed
 
+# Bytecode is made where a module is first imported, not for all of them here: most are never imported.
 # torch comes first and by itself, so that the CPU build is taken; face_recognition_models comes without its build-time wishes.
 $(VENV)/installed: setup.py pyproject.toml infra/constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; give one with make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check "setuptools>=70,<81" wheel
-	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -c infra/constraints.txt -e ".[all]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-build-isolation -c infra/constraints.txt -e ".[all]"
 	@touch $@
 	@echo "installed: $(BIN)/archon"
 

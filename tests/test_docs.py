@@ -10,7 +10,7 @@ import pytest
 from infra.cli import COMMANDS, build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/dataflow.md", "docs/tasks.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/dataflow.md", "docs/tasks.md", "docs/training.md")
 
 
 def commands(text: str) -> list[list[str]]:

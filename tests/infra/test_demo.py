@@ -80,14 +80,14 @@ def run(workdir, inputs) -> dict:
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory) -> Path:
-    """Four talking heads of three seconds and four files that cannot become clips."""
+    """Four talking heads of two and a half seconds and four files that cannot become clips."""
     from pipelines.synthesize import SynthesizeConfig, synthesize
     from tests.pipelines.media import ffmpeg
 
     whole, folder = (tmp_path_factory.mktemp(name) for name in ("whole", "inputs"))
     synthesize(SynthesizeConfig(clips=4, output=str(whole), seed=3, workers=2))
     for path in whole.glob("*.mp4"):
-        ffmpeg("-i", path, "-t", "3.2", "-c", "copy", folder / path.name)
+        ffmpeg("-i", path, "-t", "2.6", "-c", "copy", folder / path.name)
     whole = sorted(folder.glob("*.mp4"))[0]
     (folder / "x_text.mp4").write_text("this is no video")
     (folder / "x_cut.mp4").write_bytes(whole.read_bytes()[:9_000])
