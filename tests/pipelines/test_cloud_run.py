@@ -62,7 +62,7 @@ def test_a_dataset_on_a_failing_cloud_is_the_one_on_a_disk(cloud, tmp_path):
         # Again: everything is found done.
         assert curate(CurateConfig(inputs, root, sources_per_shard=2), HERE)["clips"] == 1
     cloud.rate = 0.0
-    assert len(cloud.injected) >= 8
+    assert len(cloud.injected) > 10
     assert files(ROOT) == files(local)
     # Nothing half-done is left: no part of an unfinished shard, no temporary name.
     assert not [name for name in storage.list_files(f"{ROOT}/**") if ".tmp-" in name or "/parts/" in name]
