@@ -1,6 +1,7 @@
 """The page's tables: shares of hours, doubles, failures, annotations, rates, provenance."""
 
 import json
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -116,7 +117,7 @@ def rates_section(found: Findings) -> str:
         return ""
 
     def per_second(amount: float | None, seconds: float, unit: str) -> str:
-        return "" if amount is None or seconds <= 0 else f"{amount / seconds:.3g}{unit}"
+        return "" if amount is None or seconds <= 0 else f"{_rate(amount / seconds)}{unit}"
 
     def video(rate: Rate) -> float | None:
         return rate.video_seconds if rate.frames is None else rate.frames / VIDEO_FPS
@@ -170,9 +171,14 @@ def provenance_section(found: Findings) -> str:
     return note(where) + producers + folded(title, text)
 
 
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _short(value) -> str:
-    """A hash, or several, as it is shown: the first characters, all of it in the tooltip."""
+    """A hash, or names with hashes, as shown: a hash's first characters, all of it in the tooltip; a name a line."""
     if isinstance(value, Mapping):
         return "<br>".join(f"{escape(name)} {_short(item)}" for name, item in sorted(value.items()))
     text = escape(value)
-    return f'<code title="{text}">{text[:16]}</code>' if text else ""
+    short = re.sub(r"[0-9a-f]{17,}", lambda found: found[0][:16], text).replace(", ", "<br>")
+    return f'<code title="{text}">{short}</code>' if text else ""
