@@ -8,7 +8,6 @@ from infra import generate_command
 from infra.cli import main
 from infra.generate_command import GenerateConfig, generate
 from infra.given import Reference
-from infra.requests import read_requests
 from infra.training.command import train_named
 from infra.training.jobs import build_job
 from models.errors import InputError
@@ -168,25 +167,6 @@ def test_many_requests_share_batches_and_are_what_they_are_alone(world, tmp_path
     alone = config(world, tmp_path / "alone", given=given, want="expression", chain="direct", seed=3, sampling=sampling)
     made = np.load(generate(alone)["outputs"]["expression"])["expression"]
     np.testing.assert_allclose(made, np.load(first["outputs"]["expression"])["expression"], atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "no requests"),
-        ("{", "line 1: not JSON"),
-        ("[1]", "line 1: expected an object"),
-        ('{"given": {"speech": "a.wav"}, "wont": "shape"}', "line 1: wont"),
-        ('{"given": {"speech": "a.wav"}, "seed": "one"}', "line 1: seed: 'one', expected a field of type int"),
-        ('{"given": {"speech": "a.wav"}}', "line 1: no want"),
-        ('{"given": {"smell": "rose"}, "want": "shape"}', "smell=rose"),
-        ('{"want": "shape", "output": "o"}\n{"want": "shape", "output": "o"}', "output o is that of two"),
-    ],
-)
-def test_a_wrong_file_of_requests_is_named(tmp_path, text, message):
-    (tmp_path / "many.jsonl").write_text(text)
-    with pytest.raises(InputError, match=message):
-        read_requests(str(tmp_path / "many.jsonl"), GenerateConfig((), "", "models", "output"))
 
 
 def test_a_clip_of_a_dataset_can_be_given(world, tmp_path):
