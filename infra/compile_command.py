@@ -109,9 +109,9 @@ def run(args: argparse.Namespace) -> dict:
     generation, mesh = topology_mesh(args.topology, args.mesh)
     chip = CHIPS[generation]
 
-    from infra.training.abstract import lower_language_step, paper_vocabulary
+    from infra.training.abstract import lower_language_step
     from infra.training.jobs import preset_config
-    from infra.training.language_job import model_config
+    from infra.training.language_job import model_config, paper_vocabulary
     from models.language_flops import step_flops
 
     preset = preset_config("infra.presets.language", args.preset, overrides)

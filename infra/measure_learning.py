@@ -17,12 +17,12 @@ on where it was.
 """
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
+from infra.heldout import one_row_maker, row_progress
 from models.errors import InputError
 
 TARGETS: dict = {
@@ -31,7 +31,6 @@ TARGETS: dict = {
     "lips_over_mean_low": (">=", 0.0),
 }
 CLIPS, STEPS = 72, 1500  # about as much as an hour allows on two cores
-BLOCK = 64  # positions of a head block: the figures do not hang on it
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -80,22 +79,12 @@ def measure(args: argparse.Namespace) -> dict:
 def family_gains(language, column) -> dict:
     """Returns what the right condition is worth to each family of tasks; see the module's text."""
     from tasks.conditions import gain, likelihoods
-    from tasks.loader import ExampleMaker, HeadLayout, LoaderConfig, TokenRecords
-    from tasks.mixture import uniform_weights
+    from tasks.loader import TokenRecords
     from tasks.registry import FAMILIES, TASKS
 
     records = TokenRecords.of_split(column, "heldout")
-    loader = LoaderConfig(language.length, rows=1, block=BLOCK, bins=8, window=language.window)
-    maker = ExampleMaker(TASKS, uniform_weights(TASKS), loader, language.vocabulary, language.text)
-    layout = HeadLayout.of(language.vocabulary, language.config)
-    begin = reported = time.monotonic()
-
-    def progress(rows: int) -> None:
-        nonlocal reported
-        if time.monotonic() - reported > 10:
-            reported = time.monotonic()
-            print(f"[learning] {rows} rows in {reported - begin:.0f} s", file=sys.stderr, flush=True)
-
+    maker, layout = one_row_maker(language)
+    progress = row_progress("learning")
     nats, tokens = likelihoods(language.config, language.params, records, maker, layout, progress)
     figures = {"heldout_clips": len(records)}
     for family in FAMILIES:

@@ -14,14 +14,12 @@ FILE`` reads (``tasks.mixture`` says what is in it):
 import argparse
 import json
 import math
-import sys
-import time
 from pathlib import Path
 
+from infra.heldout import one_row_maker, row_progress
 from models.errors import InputError
 
 TARGETS: dict = {}
-BLOCK = 64  # positions of a head block: the figures do not hang on it
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -41,8 +39,8 @@ def measure(args: argparse.Namespace) -> dict:
     """
     from infra.training.language_job import token_column
     from tasks.generate import load_language
-    from tasks.loader import ExampleMaker, HeadLayout, LoaderConfig, TokenRecords, heldout_batches
-    from tasks.mixture import mixture_weights, uniform_weights
+    from tasks.loader import TokenRecords, heldout_batches
+    from tasks.mixture import mixture_weights
     from tasks.perplexity import Hardness, hardness
     from tasks.registry import TASKS
 
@@ -54,19 +52,9 @@ def measure(args: argparse.Namespace) -> dict:
     records = TokenRecords.of_split(column, "heldout", most=args.clips)
     if not len(records):
         raise InputError(f"{args.dataset}: no held-out clip with tokens; the dataset needs at least two sources")
-    loader = LoaderConfig(language.length, rows=1, block=BLOCK, bins=8, window=language.window)
-    maker = ExampleMaker(TASKS, uniform_weights(TASKS), loader, language.vocabulary, language.text)
-    layout = HeadLayout.of(language.vocabulary, language.config)
-    begin = reported = time.monotonic()
-
-    def progress(rows: int) -> None:
-        nonlocal reported
-        if time.monotonic() - reported > 10:
-            reported = time.monotonic()
-            print(f"[mixture] {rows} rows in {reported - begin:.0f} s", file=sys.stderr, flush=True)
-
+    maker, layout = one_row_maker(language)
     batches = heldout_batches(records, maker, layout, limit=None)
-    found = hardness(language.config, language.params, batches, TASKS, progress)
+    found = hardness(language.config, language.params, batches, TASKS, row_progress("mixture"))
     for name, task in found.items():
         if not math.isfinite(task.nll):
             raise InputError(

@@ -7,21 +7,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from infra.presets.language import LanguageConfig
-from infra.training.language_job import LanguageJobConfig, make_job, model_config
+from infra.training.language_job import LanguageJobConfig, loader_config, make_job, model_config
 from models.layers.sharding import FSDP, shardings
 from tasks.loader import HeadLayout, arrange
-from tasks.modalities import PAPER_CODEBOOKS, Vocabulary
-
-
-def paper_vocabulary() -> Vocabulary:
-    """The published one: 546,944 ids."""
-    return Vocabulary.of_codebooks(PAPER_CODEBOOKS, eos=1)
+from tasks.modalities import Vocabulary
 
 
 def abstract_batch(preset: LanguageConfig, vocabulary: Vocabulary) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns the shapes of the loader's batches, from a batch of one empty row."""
-    from infra.training.language_job import loader_config
-
     empty = np.zeros((1, preset.length), np.int32)
     layout = HeadLayout.of(vocabulary, model_config(preset, vocabulary))
     row = arrange(empty, empty, empty, empty, loader_config(preset), vocabulary, layout)

@@ -66,7 +66,7 @@ def build(
         config = with_sizes_of(config.init_from, config)
         begins_with = tuple(storage.sha256_file(path) for path in checkpoint_files(config.init_from))
     if dataset is None:
-        vocabulary = Vocabulary.of_codebooks(PAPER_CODEBOOKS, eos=1)
+        vocabulary = paper_vocabulary()
         return make_job(LanguageJobConfig(config, vocabulary, mixture, begins_with))
     if tokenizers is None:
         raise InputError("train language: --tokenizers is needed: the vocabulary is computed from them")
@@ -81,6 +81,11 @@ def build(
         data=hashlib.sha256(data.encode()).hexdigest()[:16],
         seed=seed,
     )
+
+
+def paper_vocabulary() -> Vocabulary:
+    """The published one: 546,944 ids."""
+    return Vocabulary.of_codebooks(PAPER_CODEBOOKS, eos=1)
 
 
 def with_sizes_of(folder: str, config: LanguageConfig) -> LanguageConfig:

@@ -3,8 +3,7 @@ import dataclasses
 import pytest
 
 from infra.presets.language import PAPER
-from infra.training.abstract import paper_vocabulary
-from infra.training.language_job import model_config
+from infra.training.language_job import model_config, paper_vocabulary
 from models.language_flops import step_flops
 from models.language_model import LanguageModelConfig
 
