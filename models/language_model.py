@@ -25,11 +25,12 @@ from flax import nnx
 
 from models.language_head import target_nll
 from models.layers.attention import allowed, attend, rotate
+from models.layers.block_attention import block_attend, segment_starts
 from models.layers.module import abstract
 from models.layers.sharding import constrain
 
 Params = dict[str, Any]
-ATTENTION = ("dense", "splash")
+ATTENTION = ("dense", "blocks", "splash")
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,9 @@ class LanguageModelConfig:
     The image table is most of a small model: 262,144 rows. With ``image_width`` smaller than ``width`` its rows are
     narrower, and one projection that input and output share takes them to the model's width and back.
 
-    ``attention`` is "dense" (the reference, on anything) or "splash" (a TPU's kernel, which works on ``splash_block``
-    positions at once; interpreted it runs anywhere, slowly).
+    ``attention`` is "dense" (the reference), "blocks" (the same in plain JAX without what nobody sees: for processors)
+    or "splash" (a TPU's kernel, which works on ``splash_block`` positions at once; interpreted it runs anywhere,
+    slowly).
     """
 
     text: int
@@ -61,7 +63,7 @@ class LanguageModelConfig:
 
     def __post_init__(self):
         if self.attention not in ATTENTION:
-            raise ValueError(f"attention={self.attention!r}: expected {' or '.join(ATTENTION)}")
+            raise ValueError(f"attention={self.attention!r}: expected one of {', '.join(ATTENTION)}")
 
     @property
     def tables(self) -> dict[str, int]:
@@ -238,6 +240,9 @@ class LanguageModel(nnx.Module):
 
             made = kernels(bounds, segments, self.config.splash_block, self.config.splash_interpret)
             mix = lambda q, k, v: splash_attend(made, q, k, v, segments)  # noqa: E731
+        elif self.config.attention == "blocks":
+            starts = segment_starts(segments)
+            mix = lambda q, k, v: block_attend(q, k, v, starts, bounds)  # noqa: E731
         else:
             mask = allowed(segments, bounds)
             mix = lambda q, k, v: attend(q, k, v, mask)  # noqa: E731

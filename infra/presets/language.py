@@ -81,6 +81,7 @@ TINY = LanguageConfig(
     peak_rate=4e-3,
     final_rate=2e-4,
     heldout_batches=40,
+    attention="blocks",
 )
 
 PAPER = LanguageConfig(

@@ -60,8 +60,11 @@ def register(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--distributed",
-        action="store_true",
-        help="this is one process of several (on a TPU slice: the same command on every host)",
+        nargs="?",
+        const="",
+        metavar="HOST:PORT,COUNT,INDEX",
+        help="this is one process of several. On a TPU slice: the same command on every host, no value. Elsewhere: the "
+        "address of the first process, how many there are, and which one this is",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the config and stop")
 
@@ -102,10 +105,10 @@ def run(args: argparse.Namespace) -> dict:
         return {"name": args.name, "config": [repr(part.config) for part in parts]}
     if args.mesh is not None and args.name != LANGUAGE:
         raise InputError(f"train: --mesh is for the {LANGUAGE} model; {args.name} splits its batches over all devices")
-    if args.distributed:
-        import jax
+    if args.distributed is not None:
+        from infra.training.placement import join_processes
 
-        jax.distributed.initialize()
+        join_processes(args.distributed)
     if args.devices > 1:
         import jax
 

@@ -27,6 +27,25 @@ def parse_mesh(text: str) -> dict[str, int]:
     return found
 
 
+def join_processes(text: str) -> None:
+    """Makes this process one of a run's several; before anything else asks JAX for its devices.
+
+    Args:
+        text: "HOST:PORT,COUNT,INDEX"; "" finds that out by itself on a TPU slice or in a cluster that JAX knows.
+    """
+    if not text:
+        jax.distributed.initialize()
+        return
+    address, *numbers = text.split(",")
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or len(numbers) != 2 or not all(n.strip().isdigit() for n in numbers):
+        raise InputError(f"--distributed {text}: expected HOST:PORT,COUNT,INDEX, such as 10.0.0.1:8476,4,0")
+    count, index = map(int, numbers)
+    if index >= count:
+        raise InputError(f"--distributed {text}: process {index} of {count}; expected 0 to {count - 1}")
+    jax.distributed.initialize(address, count, index)
+
+
 def make_mesh(sizes: dict[str, int], devices: Any = None) -> Mesh:
     """Lays devices out; neighbours share the tensor axis.
 

@@ -1,5 +1,6 @@
 """Run by test_placement in a process of eight devices: the loss and gradient of one batch on every mesh, as JSON."""
 
+import dataclasses
 import json
 import sys
 
@@ -47,6 +48,9 @@ def main() -> None:
         if name == "even":
             runs["even 1x1 in parts"] = measure(config, params, batch, (1, 1), parts=4)
             runs["even 2x2 in parts"] = measure(config, params, batch, (2, 2), parts=4)
+        else:
+            by_blocks = dataclasses.replace(config, attention="blocks")
+            runs["odd 2x4 by blocks"] = measure(by_blocks, params, batch, (2, 4))
         truth = runs[f"{name} 1x1"]["grads"]
         for run, one in runs.items():
             found[run] = {"loss": one["loss"], "pieces": one["pieces"], "off": furthest(one["grads"], truth)}

@@ -1,5 +1,6 @@
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from infra.training.placement import Placement, make_mesh, parse_mesh
+from infra.training.placement import Placement, join_processes, make_mesh, parse_mesh
 from models.errors import InputError
 from models.io import load_model
 
@@ -66,6 +67,34 @@ def test_a_run_goes_on_on_another_mesh(tmp_path):
     for left, right in zip(*map(jax.tree.leaves, params), strict=True):
         np.testing.assert_allclose(left, right, atol=2e-4)
     assert json.loads((tmp_path / "moved" / "done.json").read_text())["compilations"] == 1
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model_and_stop_together(tmp_path):
+    """Each with a device and a half of the records; SIGTERM to the second saves, and the same commands go on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tests.infra.training.two_processes", str(tmp_path)]
+    options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    both = [subprocess.Popen([*command, f"127.0.0.1:{port},2,{index}"], **options) for index in (0, 1)]
+    said = [process.communicate(timeout=600)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert "on 2 devices (fsdp=2,tensor=1)" in said[0] and "stopped by signal 15; saved step 3" in said[0]
+    stopped, whole = (load_model(tmp_path / name)[2] for name in ("stopped", "whole"))
+    for left, right in zip(*map(jax.tree.leaves, (stopped, whole)), strict=True):
+        np.testing.assert_array_equal(left, right)
+    losses = [
+        [json.loads(line).get("loss") for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("stopped", "whole")
+    ]
+    assert losses[0] == losses[1] and len(losses[0]) == 6  # four steps, and the held-out figures before and after
+
+
+def test_which_process_this_is_is_read_and_a_wrong_one_refused():
+    for text in ("10.0.0.1,2,0", ":8476,2,0", "10.0.0.1:8476,2", "10.0.0.1:8476,two,0", "10.0.0.1:8476,2,2"):
+        with pytest.raises(InputError, match="--distributed"):
+            join_processes(text)
 
 
 def test_a_mesh_is_read_and_a_wrong_one_refused():
