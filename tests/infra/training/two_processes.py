@@ -1,4 +1,4 @@
-"""Run by test_placement as each of two processes: a run that one of them is asked to stop, and goes on; and one whole."""
+"""Run by test_placement as each of two processes: a run that one is asked to stop and that goes on, and one whole."""
 
 import dataclasses
 import sys
