@@ -1,7 +1,8 @@
 """Expression tokenizer. Every preset has the paper's token grid: T frames -> 8 levels x (k+1), 2,048 codes a level.
 
-TINY: for the demo. PAPER: the supplement's recipe (1-D convolutional residual encoder and decoder, /4 in time,
-AdamW, cosine, warm-up); widths and depths are ours, the paper does not print them.
+TINY: for the demo; a dozen clips do not fill 2,048 codes, so 32 a level are learned. PAPER: the supplement's recipe
+(1-D convolutional residual encoder and decoder, /4 in time, AdamW, cosine, warm-up); widths and depths are ours, the
+paper does not print them.
 """
 
 from infra.presets.animation import AnimationTraining
@@ -15,7 +16,7 @@ TINY = AnimationTraining(
         width=64,
         blocks=1,
         strides=(2, 2),
-        rvq=RvqConfig(levels=8, codes=2048, channels=32, decay=0.9, dead_below=0.02),
+        rvq=RvqConfig(levels=8, codes=2048, channels=32, decay=0.9, dead_below=0.02, used=32),
         std_floor=0.03,
     ),
     optimizer=OptimizerConfig(peak=3e-3, warmup=20, weight_decay=1e-4, flat=True),

@@ -1,6 +1,7 @@
 """The tokenizers' training jobs: presets, data and models put together for the loop; the fit of the text tokenizer."""
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -335,6 +336,25 @@ class _Signal:
         return {"signal": x[None] if x.ndim == 1 else x}
 
 
+def _visible_scale(dataset: Path, mean: np.ndarray, std: np.ndarray) -> tuple[str, np.ndarray]:
+    """Returns (what the channels of an expression are scaled by, what each is divided by).
+
+    Where the embedded head was fitted, a channel counts as much as it moves the landmarks, so that the first levels say
+    what is seen first, the jaw; one that moves them little or not at all (gaze) still counts a tenth of the largest.
+    Other heads' channels count alike.
+    """
+    from models.face.model import channel_effects, load_face_model
+    from pipelines.dataset import Dataset
+
+    head = load_face_model()
+    fitted = {row["face_model"] for row in Dataset(dataset).column("shape") if not row["error"]}
+    if fitted != {head.name}:
+        return "deviation", std
+    effect = channel_effects(head.landmark_model(), mean, std)
+    effect = np.maximum(effect, 0.1 * effect.max())
+    return "landmarks", (std * np.sqrt(np.mean(effect**2)) / effect).astype(np.float32)
+
+
 def _build_animation(kind: str, preset: str, dataset: Path | None, overrides: dict, steps: int | None, seed: int):
     import jax
     import jax.numpy as jnp
@@ -354,7 +374,12 @@ def _build_animation(kind: str, preset: str, dataset: Path | None, overrides: di
         values = np.concatenate([train[i]["signal"] for i in range(len(train))])
         mean = values.mean(0)
         std = np.maximum(values.std(0), config.model.std_floor)
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, channels=values.shape[1]))
+        scale = "deviation"
+        if kind == "expression":
+            scale, std = _visible_scale(dataset, mean, std)
+        print(f"[{kind}] channels scaled by {scale}", file=sys.stderr, flush=True)
+        sizes = {"channels": values.shape[1], "scale": scale}
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
     model = config.model
 
     def build(rngs):

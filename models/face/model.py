@@ -243,6 +243,18 @@ def deform(model: FaceModel, shape, expression, neck=None):
     return pose_joints(model, points, shape, joint_rotations(expression, neck), straight_neck=neck is None)
 
 
+def channel_effects(model: FaceModel, expression, step) -> np.ndarray:
+    """Returns how far each expression coefficient moves the model's points, root mean square in metres: (Ne,).
+
+    Args:
+        expression: (Ne,), from where.
+        step: (Ne,), by how much each one alone is moved.
+    """
+    around = np.asarray(expression, np.float32) + np.concatenate([np.zeros_like(step)[None], np.diag(step)])
+    points = np.asarray(deform(model, np.zeros(model.num_shape, np.float32), around.astype(np.float32)))
+    return np.sqrt(np.sum((points[1:] - points[0]) ** 2, axis=-1).mean(-1))
+
+
 def pose_joints(model: FaceModel, points, shape, rotations, straight_neck: bool = True):
     """Returns the vertices of a head whose joints are turned: pose correctives, then skinning.
 

@@ -73,6 +73,9 @@ class RvqConfig:
         decay: of the moving averages.
         dead_below: a code whose average count a step is lower is replaced by a vector of the batch.
         commitment: weight of the encoder's pull to its code.
+        used: most codes of a level that are learned; 0 is all. A small data set has fewer vectors than a large codebook
+            has codes, and where nearly every vector has a code of its own, a model of the codes has nothing to count.
+            The rest are copies of these: never chosen, as the first of equal codes is, and harmless where drawn.
     """
 
     levels: int
@@ -81,6 +84,12 @@ class RvqConfig:
     decay: float = 0.99
     dead_below: float = 2.0
     commitment: float = 0.25
+    used: int = 0
+
+    @property
+    def learned(self) -> int:
+        """How many codes of a level are."""
+        return min(self.used, self.codes) or self.codes
 
 
 def rvq_init(config: RvqConfig) -> dict[str, jax.Array]:
@@ -143,8 +152,9 @@ def rvq_train(
     flat = z.reshape(-1, z.shape[-1])
     fixed = jax.lax.stop_gradient(flat)
     fresh = books["ready"] == 0
-    average = fixed.shape[0] / config.codes
-    shape = (config.levels, config.codes)
+    used = config.learned
+    average = fixed.shape[0] / used
+    shape = (config.levels, used)
     picks = jax.random.randint(jax.random.fold_in(key, 0), shape, 0, fixed.shape[0])
     noise = jax.random.normal(jax.random.fold_in(key, 1), (*shape, config.channels))
 
@@ -158,9 +168,9 @@ def rvq_train(
         count = jnp.where(fresh, average, level["count"])
         total = jnp.where(fresh, spare * average, level["total"])
         index = nearest(code, residual)
-        used = jnp.zeros(config.codes).at[index].add(1.0)
+        chosen_by = jnp.zeros(used).at[index].add(1.0)
         sums = jnp.zeros_like(total).at[index].add(residual)
-        count = config.decay * count + (1 - config.decay) * used
+        count = config.decay * count + (1 - config.decay) * chosen_by
         total = config.decay * total + (1 - config.decay) * sums
         dead = count < config.dead_below
         count = jnp.where(dead, jnp.maximum(average, config.dead_below), count)
@@ -169,8 +179,10 @@ def rvq_train(
         moved = {"code": total / count[:, None], "count": count, "total": total}
         return (residual - chosen, quantized + chosen), moved
 
-    levels = {name: books[name] for name in ("code", "count", "total")} | {"pick": picks, "noise": noise}
+    levels = {name: books[name][:, :used] for name in ("code", "count", "total")} | {"pick": picks, "noise": noise}
     (_, quantized), moved = jax.lax.scan(one_level, (fixed, jnp.zeros_like(fixed)), levels)
+    if used < config.codes:
+        moved = {name: array[:, jnp.arange(config.codes) % used] for name, array in moved.items()}
     commitment = config.commitment * jnp.mean((flat - quantized) ** 2)
     out = flat + jax.lax.stop_gradient(quantized - flat)
     return out.reshape(z.shape), commitment, {**moved, "ready": jnp.ones((), jnp.int32)}

@@ -35,6 +35,8 @@ class AnimationConfig:
         rvq: the codebooks.
         velocity: weight of the distance of frame-to-frame differences.
         std_floor: least deviation that a channel is divided by, in its own unit.
+        scale: "" in a preset, where the data says. "deviation": channels are scaled to count alike; "landmarks": each
+            counts as much as its deviation moves the face's landmarks.
     """
 
     channels: int
@@ -44,6 +46,7 @@ class AnimationConfig:
     rvq: RvqConfig
     velocity: float = 0.5
     std_floor: float = 0.02
+    scale: str = ""
 
 
 class Unit(nnx.Module):

@@ -11,10 +11,11 @@ from infra.training.jobs import build_job
 from infra.training.loop import train
 from infra.training.tokenizer_jobs import text_config, train_text
 from models.errors import InputError
+from models.face.model import load_face_model
 from models.io import load_model
 from models.tokenizers import load_tokenizer
 from models.tokenizers.adversarial import AdversarialConfig
-from pipelines.dataset import Dataset
+from pipelines.dataset import Dataset, shard_name, update_manifest, write_shard
 from tests.infra.training.synthetic import write_dataset
 
 CHANNELS = {"shape": "100", "expression": "50"}
@@ -63,6 +64,25 @@ def test_animation_learns_and_reads_back(dataset, tmp_path, name):
     codes = tokenizer.encode(signal)
     assert codes.shape == ((8,) if name == "shape" else (6, 10))
     assert np.abs(tokenizer.decode(codes) - signal).mean() < np.abs(signal).mean()
+
+
+def test_an_expressions_channels_count_as_they_are_seen(dataset, tmp_path):
+    """With fits of the embedded head a channel's scale is what it does to landmarks; of another's, its deviation."""
+    head = load_face_model()
+    moves = np.random.default_rng(0).normal(size=(3, 13, head.num_expression)).astype(np.float32) * 0.05
+    rows = {"clips": {}, "shape": {"shape": np.zeros(head.num_shape, np.float32), "face_model": head.name}}
+    for column in ("clips", "shape", "expression"):
+        made = [
+            {"clip_id": f"c{n}", "source_sha256": f"s{n}", "error": "", **rows.get(column, {"expression": moves[n]})}
+            for n in range(3)
+        ]
+        update_manifest(tmp_path, {column: ([write_shard(tmp_path, shard_name(column, 0, 1), made)], {})})
+    job = build_job("expression", dataset=tmp_path, overrides={"frames": "13", "batch": "2"})
+    assert job.config.model.scale == "landmarks" and job.config.model.channels == head.num_expression
+    assert build_job("expression", dataset=dataset).config.model.scale == "deviation"
+    spread = next(iter(job.train_batches()))["signal"].std((0, 1))
+    jaw, gaze = (head.expression_index(name) for name in ("jaw_x", "gaze_x"))
+    assert spread[jaw] > 5 * spread[gaze] > 0
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import pytest
 from models.face.camera import rotation_matrix
 from models.face.model import (
     POSE_NAMES,
+    channel_effects,
     deform,
     dense_landmarks,
     joint_rotations,
@@ -107,6 +108,18 @@ def test_jax_equals_numpy_and_differentiates_at_rest(model):
     assert bool(jnp.isfinite(jacobian).all())
     chin = jacobian[8, :, model.expression_index("jaw_x")]
     assert chin[1] < -0.05  # opening brings the chin down
+
+
+def test_the_effect_of_a_channel_is_how_far_it_moves_the_points(model):
+    landmarks = model.landmark_model()
+    rest, step = np.zeros(model.num_expression, np.float32), np.full(model.num_expression, 0.1, np.float32)
+    effect = channel_effects(landmarks, rest, step)
+    one = model.expression(jaw_x=0.1)
+    still = np.zeros(model.num_shape, np.float32)
+    moved = np.linalg.norm(deform(landmarks, still, one) - deform(landmarks, still, rest), axis=-1)
+    assert effect[model.expression_index("jaw_x")] == pytest.approx(np.sqrt((moved**2).mean()), rel=1e-4)
+    assert effect[model.expression_index("jaw_x")] > 10 * effect[model.expression_index("blink_left")]
+    assert effect[model.expression_index("gaze_x")] == 0  # no landmark lies on an eyeball
 
 
 @pytest.mark.parametrize("kind", ["landmark", "dense"])

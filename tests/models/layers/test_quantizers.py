@@ -1,5 +1,7 @@
 """Quantizers against their definitions."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,6 +70,20 @@ def test_rvq_learns_clusters_and_no_code_stays_dead():
         books = train(books, batch(step), jax.random.key(step))
     assert errors[-1] < errors[0] and errors[-1] < 0.05 * 9
     assert all(len(np.unique(level)) >= 12 for level in np.asarray(index))
+
+
+def test_rvq_learns_as_many_codes_as_are_used_and_the_rest_are_their_copies():
+    config = dataclasses.replace(CONFIG, used=6)
+    z = jnp.asarray(np.random.default_rng(0).normal(size=(300, 4)), jnp.float32)
+    books = q.rvq_init(config)
+    for step in range(20):
+        books = q.rvq_train(config, books, z, jax.random.key(step))[2]
+    assert books["code"].shape == (3, 16, 4)
+    np.testing.assert_array_equal(books["code"][:, 6:12], books["code"][:, :6])
+    np.testing.assert_array_equal(books["code"][:, 12:], books["code"][:, :4])
+    index = np.asarray(q.rvq_encode(books["code"], z)[0])
+    assert [set(level) for level in index.tolist()] == [set(range(6))] * 3
+    assert dataclasses.replace(CONFIG, used=99).learned == CONFIG.learned == 16
 
 
 def test_rvq_gradient_goes_to_the_encoder():
