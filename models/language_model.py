@@ -40,6 +40,9 @@ class LanguageModelConfig:
     The image table is most of a small model: 262,144 rows. With ``image_width`` smaller than ``width`` its rows are
     narrower, and one projection that input and output share takes them to the model's width and back.
 
+    ``dropout`` is the rate at which training forgets numbers of the embeddings and of what each layer adds; half as
+    often it forgets whole tokens. A small data set is learned by heart without it.
+
     ``attention`` is "dense" (the reference), "blocks" (the same in plain JAX without what nobody sees: for processors)
     or "splash" (a TPU's kernel, which works on ``splash_block`` positions at once; interpreted it runs anywhere,
     slowly).
@@ -60,8 +63,11 @@ class LanguageModelConfig:
     attention: str = "dense"
     splash_block: int = 512
     splash_interpret: bool = False
+    dropout: float = 0.0
 
     def __post_init__(self):
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout:g}: expected at least 0, below 1")
         if self.attention not in ATTENTION:
             raise ValueError(f"attention={self.attention!r}: expected one of {', '.join(ATTENTION)}")
 
@@ -223,7 +229,14 @@ class LanguageModel(nnx.Module):
             layer = jax.checkpoint(layer, policy=jax.checkpoint_policies.nothing_saveable, prevent_cse=False)
         return jax.lax.scan(layer, carry, (arrays, *per_layer))[0]
 
-    def __call__(self, tokens: jax.Array, positions: jax.Array, segments: jax.Array, bounds: jax.Array) -> jax.Array:
+    def __call__(
+        self,
+        tokens: jax.Array,
+        positions: jax.Array,
+        segments: jax.Array,
+        bounds: jax.Array,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
         """Runs over packed rows.
 
         Args:
@@ -231,6 +244,7 @@ class LanguageModel(nnx.Module):
             positions: int32 (B, S), from 0 in each segment.
             segments: int32 (B, S), 0 is padding.
             bounds: int32 (B, S), ``attention.prefix_bounds``.
+            key: of the dropout; None forgets nothing.
 
         Returns:
             (B, S, D), normed: position s holds the prediction of token s + 1.
@@ -247,11 +261,21 @@ class LanguageModel(nnx.Module):
             mask = allowed(segments, bounds)
             mix = lambda q, k, v: attend(q, k, v, mask)  # noqa: E731
 
-        def layer(w: Layers, x):
-            return constrain(w.finish(x, mix(*w.project(x, positions))), "batch", "length", "features")
+        rate = self.config.dropout
+
+        def layer(w: Layers, x, *keys):
+            y = w.finish(x, mix(*w.project(x, positions)))
+            for key in keys:
+                y = x + forget(y - x, rate, key)
+            return constrain(y, "batch", "length", "features")
 
         x = constrain(self.embed(tokens), "batch", "length", "features")
-        return self.norm(self.scan(layer, x))
+        if key is None or not rate:
+            return self.norm(self.scan(layer, x))
+        keys = jax.random.split(key, 2 + self.config.layers)
+        x = forget(x, rate, keys[0])
+        x = jnp.where(jax.random.bernoulli(keys[1], rate / 2, tokens.shape)[..., None], 0, x)
+        return self.norm(self.scan(layer, x, keys[2:]))
 
     def norm(self, x: jax.Array) -> jax.Array:
         return rms_norm(x, self.final["norm"])
@@ -260,6 +284,11 @@ class LanguageModel(nnx.Module):
         """Takes hidden states (..., D) to the width of a table's rows."""
         narrow = self._projection(name)
         return x if narrow is None else jnp.einsum("...D,ID->...I", x, narrow.astype(x.dtype))
+
+
+def forget(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
+    """Dropout: sets numbers to nought at a rate, and enlarges the others so that the mean stays."""
+    return jnp.where(jax.random.bernoulli(key, rate, x.shape), 0, x / (1 - rate)).astype(x.dtype)
 
 
 def rms_norm(x: jax.Array, scale: jax.Array) -> jax.Array:
@@ -287,9 +316,10 @@ def hidden_states(
     positions: jax.Array,
     segments: jax.Array,
     bounds: jax.Array,
+    key: jax.Array | None = None,
 ) -> jax.Array:
     """`LanguageModel.__call__` as a function of the parameters."""
-    return bind(config, params)(tokens, positions, segments, bounds)
+    return bind(config, params)(tokens, positions, segments, bounds, key)
 
 
 # --- Loss -------------------------------------------------------------------------------------------------------------
@@ -305,7 +335,11 @@ def head_nll(config: LanguageModelConfig, params: Params, x: jax.Array, batch: d
 
 
 def loss(
-    config: LanguageModelConfig, params: Params, batch: dict[str, jax.Array], total: jax.Array | None = None
+    config: LanguageModelConfig,
+    params: Params,
+    batch: dict[str, jax.Array],
+    total: jax.Array | None = None,
+    key: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Mean negative log-likelihood of the target tokens, in nats.
 
@@ -315,11 +349,12 @@ def loss(
             relative to the block's range, ``head_weights`` float32 (B, R, P), ``head_starts`` int32 (B, R),
             ``head_ends`` int32 (B, classes).
         total: what the sum is divided by, in place of the sum of the weights: a part of a batch has the whole's.
+        key: of the dropout, in training.
 
     Returns:
         (loss, float32 (B, R, P) of each target, before weights).
     """
-    x = hidden_states(config, params, batch["tokens"], batch["positions"], batch["segments"], batch["bounds"])
+    x = hidden_states(config, params, *(batch[name] for name in ("tokens", "positions", "segments", "bounds")), key)
     nll, weights = head_nll(config, params, x, batch), batch["head_weights"]
     total = jnp.maximum(jnp.sum(weights), 1) if total is None else total
     return jnp.sum(jnp.where(weights > 0, nll * weights, 0)) / total, nll

@@ -16,7 +16,7 @@ from tasks.windows import WindowConfig
 @dataclass(frozen=True)
 class LanguageConfig:
     """Attributes:
-    width, layers, heads, kv_heads, head_width, hidden, image_width, dtype, remat, attention: see
+    width, layers, heads, kv_heads, head_width, hidden, image_width, dtype, remat, attention, dropout: see
         ``LanguageModelConfig``.
     length: ids of a row. rows: rows of a batch. block: positions of a head block. bins, wide, packing, groups,
         workers: see ``LoaderConfig``.
@@ -59,6 +59,7 @@ class LanguageConfig:
     accumulate: int = 1
     free: float = 0.1
     attention: str = "dense"
+    dropout: float = 0.0
 
 
 TINY = LanguageConfig(

@@ -145,24 +145,26 @@ def state_axes(model: LanguageModelConfig, update: optax.GradientTransformation)
     return {"params": axes, "optimizer": moments}
 
 
-def gradient(model: LanguageModelConfig, params, batch: dict, parts: int = 1) -> tuple:
+def gradient(model: LanguageModelConfig, params, batch: dict, parts: int = 1, key: jax.Array | None = None) -> tuple:
     """Returns (loss, gradient) of a batch, computed in so many parts one after the other: rows / parts at a time.
 
     Every part's loss is divided by the targets of the whole batch, so that the sum is the loss of the whole batch.
     """
     total = jnp.maximum(jnp.sum(batch["head_weights"]), 1)
-    of_part = jax.value_and_grad(lambda p, part: loss(model, p, part, total)[0])
+    of_part = jax.value_and_grad(lambda p, part, key: loss(model, p, part, total, key)[0])
     if parts == 1:
-        return of_part(params, batch)
+        return of_part(params, batch, key)
 
     # A part takes every parts-th row: rows that lie on one device stay on it.
     split = jax.tree.map(lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch)
 
-    def add(sofar, part):
-        return jax.tree.map(jnp.add, sofar, of_part(params, part)), None
+    keys = None if key is None else jax.random.split(key, parts)
 
-    nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(of_part, params, batch))
-    return jax.lax.scan(add, nothing, split)[0]
+    def add(sofar, part):
+        return jax.tree.map(jnp.add, sofar, of_part(params, *part)), None
+
+    nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(of_part, params, batch, key))
+    return jax.lax.scan(add, nothing, (split, keys))[0]
 
 
 def loader_config(preset: LanguageConfig, processes: int = 1) -> LoaderConfig:
@@ -214,8 +216,7 @@ def make_job(
         return {"params": params, "optimizer": state["optimizer"]}
 
     def step(state, batch, key):
-        del key  # nothing is random in a step
-        value, grads = gradient(model, state["params"], batch, preset.accumulate)
+        value, grads = gradient(model, state["params"], batch, preset.accumulate, key if preset.dropout else None)
         changes, moments = update.update(grads, state["optimizer"], state["params"])
         return {"params": optax.apply_updates(state["params"], changes), "optimizer": moments}, {"loss": value}
 

@@ -10,6 +10,7 @@ from infra.presets.language import PAPER
 from infra.training.language_job import model_config
 from models.language_model import (
     LanguageModel,
+    forget,
     hidden_states,
     init_params,
     loss,
@@ -17,7 +18,7 @@ from models.language_model import (
     parameter_shapes,
 )
 from tasks.modalities import PAPER_CODEBOOKS, Vocabulary
-from tests.language import language_config
+from tests.language import language_batch, language_config
 from tests.token_records import random_params
 
 CONFIG = language_config()
@@ -104,3 +105,18 @@ def test_the_module_has_the_declared_arrays():
         assert jax.tree.structure(parameter_axes(config), is_leaf=lambda a: isinstance(a, tuple)) == jax.tree.structure(
             shapes
         )
+
+
+def test_dropout_forgets_in_training_alone(params):
+    config = language_config(dropout=0.4)
+    batch = language_batch(CONFIG, rows=1, length=512, look_at=1)
+    value = jax.jit(functools.partial(loss, config))
+    without = jax.jit(functools.partial(loss, CONFIG))(params, batch)[0]
+    assert float(value(params, batch)[0]) == pytest.approx(float(without), abs=1e-6)
+    noisy = [float(value(params, batch, key=jax.random.key(seed))[0]) for seed in (0, 0, 1)]
+    assert noisy[0] == noisy[1] and len({*noisy, float(without)}) == 3
+    numbers = forget(jnp.ones((200, 200)), 0.4, jax.random.key(0))
+    assert set(np.unique(numbers).tolist()) == {0.0, np.float32(1 / 0.6)}
+    assert float(numbers.mean()) == pytest.approx(1, abs=0.02)
+    with pytest.raises(ValueError, match="dropout=1: expected at least 0, below 1"):
+        language_config(dropout=1.0)
