@@ -26,21 +26,21 @@ CHAIN = "shape>expression>semantics>description>video"
 # Seconds each stage took on 2 cores for 14 embedded clips (the table in README.md); only the estimate of
 # what remains uses them, scaled by how fast the stages done so far were.
 EXPECTED_SECONDS = {
-    "synthesize": 31,
-    "curate": 33,
-    "annotate": 135,
+    "synthesize": 40,
+    "curate": 29,
+    "annotate": 107,
     "train text": 1,
-    "train speech": 33,
-    "train image": 37,
-    "train semantic": 42,
-    "train shape": 7,
-    "train expression": 16,
-    "train pose": 14,
+    "train speech": 27,
+    "train image": 29,
+    "train semantic": 35,
+    "train shape": 5,
+    "train expression": 12,
+    "train pose": 9,
     "tokenize": 14,
-    "train language": 89,
-    "train decoder": 117,
-    "generate": 33,
-    "report": 10,
+    "train language": 49,
+    "train decoder": 70,
+    "generate": 18,
+    "report": 9,
 }
 
 
