@@ -30,6 +30,7 @@ from models.layers.module import abstract
 from models.layers.sharding import constrain
 
 Params = dict[str, Any]
+ROWS = ("tokens", "positions", "segments", "bounds")  # what the network reads of a batch
 ATTENTION = ("dense", "blocks", "splash")
 
 
@@ -310,16 +311,10 @@ def bind(config: LanguageModelConfig, params: Params) -> LanguageModel:
 
 
 def hidden_states(
-    config: LanguageModelConfig,
-    params: Params,
-    tokens: jax.Array,
-    positions: jax.Array,
-    segments: jax.Array,
-    bounds: jax.Array,
-    key: jax.Array | None = None,
+    config: LanguageModelConfig, params: Params, *rows: jax.Array, key: jax.Array | None = None
 ) -> jax.Array:
-    """`LanguageModel.__call__` as a function of the parameters."""
-    return bind(config, params)(tokens, positions, segments, bounds, key)
+    """`LanguageModel.__call__` as a function of the parameters; ``rows`` are the arrays of ``ROWS``."""
+    return bind(config, params)(*rows, key=key)
 
 
 # --- Loss -------------------------------------------------------------------------------------------------------------
@@ -354,7 +349,7 @@ def loss(
     Returns:
         (loss, float32 (B, R, P) of each target, before weights).
     """
-    x = hidden_states(config, params, *(batch[name] for name in ("tokens", "positions", "segments", "bounds")), key)
+    x = hidden_states(config, params, *(batch[name] for name in ROWS), key=key)
     nll, weights = head_nll(config, params, x, batch), batch["head_weights"]
     total = jnp.maximum(jnp.sum(weights), 1) if total is None else total
     return jnp.sum(jnp.where(weights > 0, nll * weights, 0)) / total, nll
