@@ -3,9 +3,10 @@ import argparse
 import numpy as np
 import pytest
 
-from infra.measure_learning import TARGETS, family_gains, mean_track, measure, register
+from infra.measure_learning import HEARD_SHARE, TARGETS, family_gains, mean_track, measure, mixture, register
 from models.errors import InputError
 from tasks.generate import Language
+from tasks.registry import TASKS
 from tasks.windows import WindowConfig
 from tests.language import VOCABULARY, language_config
 from tests.token_records import ByteText, random_params, record
@@ -35,3 +36,15 @@ def test_too_few_clips_are_refused(tmp_path):
     register(parser)
     with pytest.raises(InputError, match="--clips 5"):
         measure(parser.parse_args(["--workdir", str(tmp_path), "--clips", "5"]))
+
+
+def test_half_of_the_examples_hear_lips_move():
+    weights = {name: entry["weight"] for name, entry in mixture()["tasks"].items()}
+    assert set(weights) == {task.name for task in TASKS} and sum(weights.values()) == pytest.approx(1)
+    heard = {name for name, weight in weights.items() if weight > 0.1}
+    assert heard == {
+        "speech-to-expression",
+        "speech-image-shape-to-expression",
+        "past-expression-speech-to-expression",
+    }
+    assert sum(weights[name] for name in heard) == pytest.approx(HEARD_SHARE + (1 - HEARD_SHARE) * 3 / 72)

@@ -39,16 +39,18 @@ def main() -> None:
     # image rows, and attention by blocks held against the dense.
     for name, changes, meshes in (
         ("even", {"image_width": 32, "text": 264}, MESHES),
-        ("odd", {"image_width": 16, "text": 259}, ((1, 1),)),
+        ("odd", {"image_width": 16, "text": 259}, ((1, 1), (2, 4))),
     ):
         config = language_config(heads=8, kv_heads=1, layers=1, **changes)
         batch = language_batch(config, rows=8, length=512, look_at=1)
         params = random_params(config, 1)
         runs = {f"{name} {'x'.join(map(str, sizes))}": measure(config, params, batch, sizes) for sizes in meshes}
         if name == "even":
+            runs["even 1x1 in parts"] = measure(config, params, batch, (1, 1), parts=4)
             runs["even 2x2 in parts"] = measure(config, params, batch, (2, 2), parts=4)
         else:
-            runs["odd 2x4"] = measure(dataclasses.replace(config, attention="blocks"), params, batch, (2, 4))
+            by_blocks = dataclasses.replace(config, attention="blocks")
+            runs["odd 2x4 by blocks"] = measure(by_blocks, params, batch, (2, 4))
         truth = runs[f"{name} 1x1"]["grads"]
         for run, one in runs.items():
             found[run] = {"loss": one["loss"], "pieces": one["pieces"], "off": furthest(one["grads"], truth)}

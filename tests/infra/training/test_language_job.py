@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from infra.cli import main
 from infra.presets.language import TINY
 from infra.training import language_job
 from infra.training.jobs import build_job
-from infra.training.language_job import LanguageJobConfig, make_job, model_config, with_sizes_of
+from infra.training.language_job import LanguageJobConfig, gradient, make_job, model_config, with_sizes_of
 from infra.training.loop import train
 from models.errors import InputError
 from models.io import load_model
@@ -25,7 +26,8 @@ from tasks.mixture import read_mixture
 from tasks.modalities import Vocabulary
 from tasks.registry import TASKS, task_named
 from tasks.windows import WindowConfig, window_at
-from tests.token_records import ByteText, record, vocabulary
+from tests.language import language_batch, language_config
+from tests.token_records import ByteText, random_params, record, vocabulary
 
 VOCABULARY = vocabulary()
 SMALL = dataclasses.replace(
@@ -193,3 +195,18 @@ def test_only_the_language_model_has_tasks(capsys):
     assert "no task 'speech-to-smell'" in capsys.readouterr().err
     assert main(["train", "language", "--tasks", "speech-to-script", "--dry-run"]) == 0
     assert "('speech-to-script', 1.0)" in capsys.readouterr().out
+
+
+def test_every_part_of_a_step_forgets_by_a_key_of_its_own():
+    config = language_config(dropout=0.3, layers=1)
+    params = random_params(config)
+    batch = language_batch(config, rows=2, length=512, look_at=1)
+    twice = jax.tree.map(lambda x: np.concatenate([x[:1], x[:1]]), batch)  # two parts that are the same
+    step = jax.jit(functools.partial(gradient, config, parts=2))
+    value, grads = step(params, twice, key=jax.random.key(0))
+    keys = jax.random.split(jax.random.key(0), 2)
+    one = jax.tree.map(lambda x: x[:1], batch)
+    of_part = jax.jit(functools.partial(loss, config))
+    alone = [float(of_part(params, one, key=key)[0]) for key in keys]
+    assert alone[0] != alone[1] and float(value) == pytest.approx(np.mean(alone), abs=1e-5)
+    assert all(np.isfinite(grad).all() for grad in jax.tree.leaves(grads))
