@@ -18,7 +18,9 @@ def one_row_maker(language: Any) -> tuple[Any, Any]:
     from tasks.mixture import uniform_weights
     from tasks.registry import TASKS
 
-    loader = LoaderConfig(language.length, rows=1, block=BLOCK, bins=8, window=language.window)
+    loader = LoaderConfig(
+        language.length, rows=1, block=BLOCK, bins=8, window=language.window, clock=language.config.clock
+    )
     maker = ExampleMaker(TASKS, uniform_weights(TASKS), loader, language.vocabulary, language.text)
     return maker, HeadLayout.of(language.vocabulary, language.config)
 

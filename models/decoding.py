@@ -94,12 +94,13 @@ def guide(logits: jax.Array, guidance: jax.Array) -> jax.Array:
     return free + guidance * (given - free)
 
 
-def _cached_body(model, x, positions, mask, caches, rows, at):
+def _cached_body(model, x, mask, caches, rows, at, clock):
     """The body over new positions, their keys and values put into the caches (L, B, K, M, H) at (rows, at)."""
+    now = None if clock is None else clock[rows, at]
 
     def layer(w: Layers, carry, index):
         x, caches = carry
-        q, *new = w.project(x, positions)
+        q, *new = w.project(x, at, now)
         caches = tuple(cache.at[index, rows, at].set(one) for cache, one in zip(caches, new, strict=True))
         key, value = (jax.lax.dynamic_index_in_dim(cache, index, keepdims=False) for cache in caches)
         return w.finish(x, attend(q, key, value, mask)), caches
@@ -124,6 +125,7 @@ def decode(
     top_p: jax.Array,
     guidance: jax.Array,
     grammar: jax.Array | None = None,
+    clock: jax.Array | None = None,
     guided: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
     """Writes tokens after prefixes, each from the one range that its position allows.
@@ -142,6 +144,8 @@ def decode(
         temperature, top_k, top_p, guidance: as in ``models.sampling.Sampling``.
         grammar: int32 (states, text), for text: the state that each piece leads to, from state 0; below 0 it cannot
             be drawn.
+        clock: int32 (B, K) or (2 B, K), ticks of the prefix and, after it, of what is written; for a model with a
+            clock.
         guided: use guidance.
 
     Returns:
@@ -153,10 +157,12 @@ def decode(
     rows, K = prefix.shape
     B = keys.shape[0]
     row = jnp.arange(rows)[:, None]
+    if c.clock != (clock is not None):
+        raise ValueError(f"clock={c.clock} in the model, {clock is not None} in the rows")
     caches = (jnp.zeros((c.layers, rows, K, c.kv_heads, c.head_width), c.dtype),) * 2
     positions = jnp.broadcast_to(jnp.arange(K, dtype=jnp.int32), (rows, K))
     seen = jnp.broadcast_to(positions[:, None, :] < lengths[:, None, None], (rows, K, K))
-    x, caches = _cached_body(model, model.embed(prefix), positions, seen, caches, row, positions)
+    x, caches = _cached_body(model, model.embed(prefix), seen, caches, row, positions, clock)
     state = jnp.take_along_axis(x, lengths[:, None, None] - 1, axis=1)[:, 0]  # (rows, D)
     offsets = jnp.cumsum(jnp.array([0, *c.tables.values()]))[:-1]
     table_of = jnp.array([list(c.tables).index(name) for name, _ in c.classes])
@@ -196,7 +202,7 @@ def decode(
         x = model.embed(jnp.tile(ids, rows // B)[:, None])
         at = (lengths + i)[:, None]
         mask = positions[:, None, :] <= at[:, None]
-        x, caches = _cached_body(model, x, at, mask, caches, row, at)
+        x, caches = _cached_body(model, x, mask, caches, row, at, clock)
         return i + 1, x[:, 0], caches, out, done, written, follows
 
     nothing = jnp.zeros(B, jnp.int32)

@@ -44,6 +44,10 @@ class LanguageModelConfig:
     ``dropout`` is the rate at which training forgets numbers of the embeddings and of what each layer adds; half as
     often it forgets whole tokens. A small data set is learned by heart without it.
 
+    With ``clock`` every other rotary frequency turns with the time that a token is of, not with its place in the row:
+    what sounds and what is seen at one moment are then at one distance from each other, wherever they stand. Rows have
+    one more array.
+
     ``attention`` is "dense" (the reference), "blocks" (the same in plain JAX without what nobody sees: for processors)
     or "splash" (a TPU's kernel, which works on ``splash_block`` positions at once; interpreted it runs anywhere,
     slowly).
@@ -65,6 +69,7 @@ class LanguageModelConfig:
     splash_block: int = 512
     splash_interpret: bool = False
     dropout: float = 0.0
+    clock: bool = False
 
     def __post_init__(self):
         if not 0 <= self.dropout < 1:
@@ -136,7 +141,12 @@ def parameter_axes(config: LanguageModelConfig) -> dict[str, dict[str, tuple[str
 
 
 def init_params(config: LanguageModelConfig, key: jax.Array) -> Params:
-    """Returns float32 parameters, normal with variance 1 / fan in, smaller with depth where it joins the residual."""
+    """Returns float32 parameters, normal with variance 1 / fan in, smaller with depth where it joins the residual.
+
+    Ids of one range of the ``levels`` begin with a vector in common, as long as the one that each has of its own: which
+    range a token is of, and so where in a row it stands, can be read before any id has been learned. The softmax of a
+    range does not see it.
+    """
     params: Params = {}
     for index, (group, arrays) in enumerate(parameter_shapes(config).items()):
         # One draw a group: XLA needs longer to compile a draw than to make one.
@@ -147,6 +157,10 @@ def init_params(config: LanguageModelConfig, key: jax.Array) -> Params:
         for (name, (shape, _, fan_in)), size in zip(arrays.items(), sizes, strict=True):
             end += size
             params[group][name] = drawn[end - size : end].reshape(shape) * fan_in**-0.5 if size else jnp.zeros(shape)
+    levels, rows = params["embedding"]["levels"], jnp.array(config.levels)
+    shared = jax.random.normal(jax.random.fold_in(key, len(params)), (len(config.levels), config.width))
+    shared = shared * (16 * config.width) ** -0.5
+    params["embedding"]["levels"] = levels + jnp.repeat(shared, rows, axis=0, total_repeat_length=len(levels))
     return params
 
 
@@ -171,13 +185,15 @@ class Layers(Arrays):
     def __init__(self, config: LanguageModelConfig):
         super().__init__(config, "layers")
 
-    def project(self, x: jax.Array, positions: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def project(
+        self, x: jax.Array, positions: jax.Array, clock: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """(B, S, D) -> rotated query (B, S, N, H), rotated key (B, S, M, H), value (B, S, M, H)."""
         h = rms_norm(x, self["attention_norm"])
         q = jnp.einsum("BSD,DNH->BSNH", h, self["query"].astype(h.dtype))
         k = jnp.einsum("BSD,DMH->BSMH", h, self["key"].astype(h.dtype))
         v = jnp.einsum("BSD,DMH->BSMH", h, self["value"].astype(h.dtype))
-        return rotate(q, positions), rotate(k, positions), v
+        return rotate(q, positions, clock), rotate(k, positions, clock), v
 
     def finish(self, x: jax.Array, mixed: jax.Array) -> jax.Array:
         """Adds what attention gave (B, S, N, H) to (B, S, D), then the gated MLP."""
@@ -236,6 +252,7 @@ class LanguageModel(nnx.Module):
         positions: jax.Array,
         segments: jax.Array,
         bounds: jax.Array,
+        clock: jax.Array | None = None,
         key: jax.Array | None = None,
     ) -> jax.Array:
         """Runs over packed rows.
@@ -245,11 +262,14 @@ class LanguageModel(nnx.Module):
             positions: int32 (B, S), from 0 in each segment.
             segments: int32 (B, S), 0 is padding.
             bounds: int32 (B, S), ``attention.prefix_bounds``.
+            clock: int32 (B, S), ticks; for a model with a clock, and no other.
             key: of the dropout; None forgets nothing.
 
         Returns:
             (B, S, D), normed: position s holds the prediction of token s + 1.
         """
+        if self.config.clock != (clock is not None):
+            raise ValueError(f"clock={self.config.clock} in the model, {clock is not None} in the rows")
         if self.config.attention == "splash":
             from models.layers.prefix_splash import kernels, splash_attend
 
@@ -265,7 +285,7 @@ class LanguageModel(nnx.Module):
         rate = self.config.dropout
 
         def layer(w: Layers, x, *keys):
-            y = w.finish(x, mix(*w.project(x, positions)))
+            y = w.finish(x, mix(*w.project(x, positions, clock)))
             for key in keys:
                 y = x + forget(y - x, rate, key)
             return constrain(y, "batch", "length", "features")
@@ -311,10 +331,14 @@ def bind(config: LanguageModelConfig, params: Params) -> LanguageModel:
 
 
 def hidden_states(
-    config: LanguageModelConfig, params: Params, *rows: jax.Array, key: jax.Array | None = None
+    config: LanguageModelConfig,
+    params: Params,
+    *rows: jax.Array,
+    clock: jax.Array | None = None,
+    key: jax.Array | None = None,
 ) -> jax.Array:
     """`LanguageModel.__call__` as a function of the parameters; ``rows`` are the arrays of ``ROWS``."""
-    return bind(config, params)(*rows, key=key)
+    return bind(config, params)(*rows, clock=clock, key=key)
 
 
 # --- Loss -------------------------------------------------------------------------------------------------------------
@@ -339,7 +363,8 @@ def loss(
     """Mean negative log-likelihood of the target tokens, in nats.
 
     Args:
-        batch: ``tokens``, ``positions``, ``segments``, ``bounds`` int32 (B, S); and the head's blocks of each row:
+        batch: ``tokens``, ``positions``, ``segments``, ``bounds``, with a clock ``clock``, int32 (B, S); and the head's
+            blocks of each row:
             ``head_positions`` int32 (B, R, P), which position of the row predicts, ``head_targets`` int32 (B, R, P)
             relative to the block's range, ``head_weights`` float32 (B, R, P), ``head_starts`` int32 (B, R),
             ``head_ends`` int32 (B, classes).
@@ -349,7 +374,7 @@ def loss(
     Returns:
         (loss, float32 (B, R, P) of each target, before weights).
     """
-    x = hidden_states(config, params, *(batch[name] for name in ROWS), key=key)
+    x = hidden_states(config, params, *(batch[name] for name in ROWS), clock=batch.get("clock"), key=key)
     nll, weights = head_nll(config, params, x, batch), batch["head_weights"]
     total = jnp.maximum(jnp.sum(weights), 1) if total is None else total
     return jnp.sum(jnp.where(weights > 0, nll * weights, 0)) / total, nll

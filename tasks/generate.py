@@ -26,7 +26,7 @@ from models.sampling import Sampling
 from models.signals import TIME_STRIDE, grid_frames, latent_steps
 from tasks.grammar import Form, grammar_table
 from tasks.modalities import MODALITIES, STREAMS, Vocabulary, spans, unflatten
-from tasks.prompts import TextCodec, serialise, to_ids, unescape
+from tasks.prompts import TextCodec, block_clock, serialise, to_clock, to_ids, unescape
 from tasks.registry import Source
 from tasks.windows import Content, Window, WindowConfig, slide, starts, step_prompt, window_at
 
@@ -140,13 +140,16 @@ class _Ask:
     """One window of one request, ready to be sampled.
 
     Attributes:
-        prefix: ids of the prompt, and of the same without its conditions.
+        prefix, free: ids of the prompt, and of the same without its conditions.
         key: sampling key.
+        clock, free_clock: ticks of these ids and of what follows them.
     """
 
     prefix: np.ndarray
     free: np.ndarray
     key: jax.Array
+    clock: np.ndarray
+    free_clock: np.ndarray
 
 
 def sample_windows(
@@ -189,11 +192,22 @@ def sample_windows(
 
 
 def _ask(language: Language, known: Mapping[str, Content], want: str, window: Window, key: jax.Array) -> _Ask:
-    def ids(inputs: tuple[Source, ...]) -> np.ndarray:
-        prompt = step_prompt(inputs, want, known, window, language.window, target=False)
-        return to_ids(serialise(prompt)[0], language.vocabulary, language.text)
+    m = MODALITIES[want]
 
-    return _Ask(ids(tuple(Source(name) for name in known if name != want)), ids(()), key)
+    def read(inputs: tuple[Source, ...]) -> tuple[np.ndarray, np.ndarray]:
+        prompt = step_prompt(inputs, want, known, window, language.window, target=False)
+        pieces = serialise(prompt)[0]
+        ids = to_ids(pieces, language.vocabulary, language.text)
+        clock = [to_clock(pieces, language.text)]
+        if m.has_clock:
+            first, last = m.step_range(window.start, window.stop)
+            tick = m.tick_of(prompt.make.state, prompt.make.frames, last - first)
+            clock.append(block_clock(want, last - first, tick))
+        return ids, np.concatenate(clock)
+
+    prefix, clock = read(tuple(Source(name) for name in known if name != want))
+    free, free_clock = read(())
+    return _Ask(prefix, free, key, clock, free_clock)
 
 
 def _sample(
@@ -210,9 +224,11 @@ def _sample(
     heads[:, : len(ranges)] = np.array([language.config.head_range(r.start, r.size) for r in ranges]).T
     guided = sampling.guidance != 1
     prompts = [ask.prefix for ask in asks] + [ask.free for ask in asks if guided]
-    padded = np.zeros((len(prompts), language.length), np.int32)
-    for row, ids in enumerate(prompts):
+    clocks = [ask.clock for ask in asks] + [ask.free_clock for ask in asks if guided]
+    padded, clock = np.zeros((2, len(prompts), language.length), np.int32)
+    for row, (ids, ticks) in enumerate(zip(prompts, clocks, strict=True)):
         padded[row, : ids.size] = ids
+        clock[row, : ticks.size] = ticks
     out, written = decode(
         language.config,
         language.params,
@@ -228,6 +244,7 @@ def _sample(
         np.float32(sampling.top_p),
         np.float32(sampling.guidance),
         None if form is None else grammar_table(form, language.text.pieces(), vocabulary.eos),
+        clock if language.config.clock else None,
         guided=guided,
     )
     made = []

@@ -18,7 +18,7 @@ import numpy as np
 from models.errors import InputError
 from models.layers.attention import prefix_bounds
 from tasks.modalities import MODALITIES, TOKEN_MODALITIES, Vocabulary
-from tasks.prompts import TextCodec, serialise, to_ids
+from tasks.prompts import TextCodec, serialise, to_clock, to_ids
 from tasks.registry import Step, Task
 from tasks.windows import Window, WindowConfig, starts, step_prompt, window_at
 
@@ -46,6 +46,7 @@ class LoaderConfig:
             head's cost is: with a bound it has one too.
         workers: processes that read records and make examples; 0 does it in threads of this one. Grouped batches are
             made by whole, in turn, by each.
+        clock: examples say when each token is: see ``LanguageModelConfig.clock``.
     """
 
     length: int
@@ -57,6 +58,7 @@ class LoaderConfig:
     groups: int = 8
     workers: int = 0
     wide: int = 0
+    clock: bool = False
 
     def __post_init__(self):
         if self.packing not in PACKINGS:
@@ -93,7 +95,8 @@ def example(
 
     Returns:
         ``tokens`` int32 (n,) and ``target`` int32 (n,), 1 where the token is to be predicted; with ``config.wide`` also
-        ``wide``, as long as the targets of that kind in units. None if a text is empty or the example is longer than
+        ``wide``, as long as the targets of that kind in units, and with ``config.clock`` ``clock`` int32 (n,), the
+        tick of each token. None if a text is empty or the example is longer than
         a row.
     """
     for name in (*(s.modality for s in step.inputs), step.output):
@@ -110,6 +113,10 @@ def example(
     mark = np.zeros(before.size + after.size, np.int32)
     mark[before.size :] = 1
     built = {"tokens": np.concatenate([before, after]).astype(np.int32), "target": mark}
+    if config.clock:
+        built["clock"] = np.zeros(mark.size, np.int32)
+        ticks = to_clock([*prefix, *target], text)
+        built["clock"][: ticks.size] = ticks  # the end of a text comes after it and has none either
     if config.wide:
         # An output is of one modality: all of its targets are of the large ranges, or none is.
         many = after.size if MODALITIES[step.output].stream in WIDE_STREAMS else 0
@@ -193,6 +200,7 @@ def arrange(
     config: LoaderConfig,
     vocabulary: Vocabulary,
     layout: HeadLayout,
+    clock: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Turns packed rows into a batch: bounds for attention, and the head's blocks.
 
@@ -211,6 +219,7 @@ def arrange(
 
     Args:
         tokens, segments, positions, target: int (B, S).
+        clock: int (B, S), with ``config.clock``.
 
     Returns:
         The batch of ``models.language_model.loss``.
@@ -246,7 +255,8 @@ def arrange(
     # The last range of each class says where its blocks end.
     last = np.searchsorted(np.array(layout.classes)[order], np.arange(layout.num_classes), side="right") - 1
     inside = (segments > 0) & (target == 0)
-    return {
+    timed = {} if clock is None else {"clock": clock.astype(np.int32)}
+    return timed | {
         "tokens": tokens.astype(np.int32),
         "segments": segments.astype(np.int32),
         "positions": positions.astype(np.int32),
@@ -279,6 +289,7 @@ def arrange_packed(
         config,
         vocabulary,
         layout,
+        packed.get("clock"),
     )
     if named in packed:
         # A target is predicted at the position before it; where a block is empty any value will do.
@@ -295,7 +306,8 @@ def pack(examples, config: LoaderConfig, more: Sequence[str] = ()) -> Any:
     """
     import grain
 
-    lengths = dict.fromkeys(("tokens", *more), config.length)
+    timed = ("clock",) if config.clock else ()
+    lengths = dict.fromkeys(("tokens", *timed, *more), config.length)
     packed = grain.experimental.BestFitPackIterDataset(
         examples,
         length_struct=lengths | ({"wide": max(1, config.wide // WIDE_UNIT)} if config.wide else {}),

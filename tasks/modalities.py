@@ -76,6 +76,11 @@ class Modality:
         return {"speech": float(SPEECH_RATE), "latent": VIDEO_FPS / TIME_STRIDE}.get(self.clock)
 
     @property
+    def ticks(self) -> int:
+        """Ticks of ``TICK_RATE`` that a token step lasts: 3 of speech, 10 of what is on the latent grid."""
+        return round(TICK_RATE / self.rate)
+
+    @property
     def states(self) -> tuple[str, ...]:
         return ("past", "current") if self.time_dependent else ()
 
@@ -95,6 +100,15 @@ class Modality:
         if self.clock == "speech":
             return tuple(speech_steps(TIME_STRIDE * (s - 1) + 1) if s else 0 for s in (start, stop))
         return 0, 1
+
+    def tick_of(self, state: str, frames: int, steps: int) -> int:
+        """Returns the tick of the middle of a block's first step, counted from where the current window begins.
+
+        A past block ends there. A current one of ``frames`` = 4k + 1 begins the clip with its first frame alone, which
+        is step 0 of either clock; after it both start anew.
+        """
+        before = steps if state == "past" else frames % TIME_STRIDE
+        return {"speech": 4, "latent": 7}[self.clock] - self.ticks * before
 
     def num_tokens(self, frames: int) -> int | None:
         """Returns the tokens of a clip of ``frames`` frames; None for text, whose length is its own.
@@ -187,6 +201,7 @@ MODALITIES: dict[str, Modality] = {
         ),
     )
 }
+TICK_RATE = 75  # ticks a second: the fewest of which a step of either clock is a whole number
 VIDEO_PARTS = ("semantics", "image")  # what a video is taken apart into (paper, semantic video reparameterization)
 TOKEN_MODALITIES = tuple(m.name for m in MODALITIES.values() if m.stream)
 STREAMS = ("text", "image", "speech", "shape", "expression", "pose", "semantics")

@@ -14,6 +14,7 @@ Free text is escaped (``&lt;`` ``&gt;`` ``&amp;``), so that no script can close 
 which is how ``to_pieces`` takes a row of ids apart again.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,13 +74,16 @@ class Prompt:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Tokens of one modality, as codes."""
+    """Tokens of one modality, as codes; ``tick`` is when its first step is (``Modality.tick_of``)."""
 
     modality: str
     codes: np.ndarray
+    tick: int = 0
 
 
 Piece = str | Block
+
+CLOCK_ZERO = 256  # where a window begins: far from the 0 of what has no clock
 
 _ESCAPES = (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"))
 _TAG = re.compile(r"<(?P<close>/?)(?P<name>[a-z]+)(?P<attributes>(?: [a-z]+=[a-z0-9]+)*)>")
@@ -105,6 +109,13 @@ def _open(field: Field) -> str:
     return f"<{field.modality}{state}{frames}>"
 
 
+def _block(field: Field) -> Block:
+    m, codes = MODALITIES[field.modality], np.asarray(field.content)
+    timed = m.has_clock and codes.ndim > m.time_axis  # other shapes are refused where ids are made of them
+    tick = m.tick_of(field.state, field.frames, codes.shape[m.time_axis]) if timed else 0
+    return Block(field.modality, codes, tick)
+
+
 def serialise(prompt: Prompt) -> tuple[list[Piece], list[Piece], list[Piece]]:
     """Turns a prompt into (prefix, target, end): pieces of text and blocks.
 
@@ -119,14 +130,14 @@ def serialise(prompt: Prompt) -> tuple[list[Piece], list[Piece], list[Piece]]:
         if isinstance(field.content, str):
             prefix[-1] += f"{escape(field.content)}</{field.modality}>"
         else:
-            prefix += [Block(field.modality, np.asarray(field.content)), f"</{field.modality}>"]
+            prefix += [_block(field), f"</{field.modality}>"]
     prefix[-1] += f"</given><make>{_open(prompt.make)}"
     content = prompt.make.content
     target: list[Piece] = []
     if isinstance(content, str):
         target = [escape(content)]
     elif content is not None:
-        target = [Block(prompt.make.modality, np.asarray(content))]
+        target = [_block(prompt.make)]
     return prefix, target, [f"</{prompt.make.modality}></make>"]
 
 
@@ -245,6 +256,27 @@ def to_ids(pieces: Sequence[Piece], vocabulary: Vocabulary, text: TextCodec) -> 
         for piece in pieces
     ]
     return np.concatenate([np.zeros(0, np.int32), *parts])
+
+
+def to_clock(pieces: Sequence[Piece], text: TextCodec) -> np.ndarray:
+    """Returns when each id of ``to_ids`` is, int32: a tick, from ``CLOCK_ZERO`` on; 0 for what has no clock."""
+    parts = [np.zeros(0, np.int32)]
+    for piece in pieces:
+        if isinstance(piece, str):
+            parts.append(np.zeros(len(text.encode(piece)), np.int32))
+        elif MODALITIES[piece.modality].has_clock:
+            steps = piece.codes.shape[MODALITIES[piece.modality].time_axis]
+            parts.append(block_clock(piece.modality, steps, piece.tick))
+        else:
+            parts.append(np.zeros(piece.codes.size, np.int32))
+    return np.concatenate(parts)
+
+
+def block_clock(modality: str, steps: int, tick: int) -> np.ndarray:
+    """Returns when each id of a block is, int32 (levels * steps * cells,), in the order of ``flatten``."""
+    m = MODALITIES[modality]
+    times = CLOCK_ZERO + tick + m.ticks * np.arange(steps, dtype=np.int32)
+    return np.repeat(np.tile(times, m.levels), math.prod(m.cell))
 
 
 def to_pieces(ids: np.ndarray, vocabulary: Vocabulary, text: TextCodec) -> list[Piece]:

@@ -24,7 +24,7 @@ def language_config(text: int | None = None, **changes) -> LanguageModelConfig:
 
 def language_batch(config: LanguageModelConfig, *, rows: int, length: int = 1024, look_at: int = 6) -> dict:
     """Of the first batches of a stream, the one in which most classes of ranges occur."""
-    loader = LoaderConfig(length=length, rows=rows, block=32, bins=4, window=WindowConfig(3, 3))
+    loader = LoaderConfig(length=length, rows=rows, block=32, bins=4, window=WindowConfig(3, 3), clock=config.clock)
     records = TokenRecords([record(i, frames=37) for i in range(4)], range(4))
     ids = vocabulary(SMALL | {"text": (config.text,)})
     maker = ExampleMaker(TASKS, uniform_weights(TASKS), loader, ids, ByteText())

@@ -16,7 +16,7 @@ from tasks.windows import WindowConfig
 @dataclass(frozen=True)
 class LanguageConfig:
     """Attributes:
-    width, layers, heads, kv_heads, head_width, hidden, image_width, dtype, remat, attention, dropout: see
+    width, layers, heads, kv_heads, head_width, hidden, image_width, dtype, remat, attention, dropout, clock: see
         ``LanguageModelConfig``.
     length: ids of a row. rows: rows of a batch. block: positions of a head block. bins, wide, packing, groups,
         workers: see ``LoaderConfig``.
@@ -60,6 +60,7 @@ class LanguageConfig:
     free: float = 0.1
     attention: str = "dense"
     dropout: float = 0.0
+    clock: bool = False
 
 
 TINY = LanguageConfig(
@@ -83,6 +84,7 @@ TINY = LanguageConfig(
     final_rate=2e-4,
     heldout_batches=40,
     attention="blocks",
+    clock=True,
 )
 
 PAPER = LanguageConfig(

@@ -17,7 +17,9 @@ def abstract_batch(preset: LanguageConfig, vocabulary: Vocabulary) -> dict[str, 
     """Returns the shapes of the loader's batches, from a batch of one empty row."""
     empty = np.zeros((1, preset.length), np.int32)
     layout = HeadLayout.of(vocabulary, model_config(preset, vocabulary))
-    row = arrange(empty, empty, empty, empty, loader_config(preset), vocabulary, layout)
+    row = arrange(
+        empty, empty, empty, empty, loader_config(preset), vocabulary, layout, empty if preset.clock else None
+    )
     return {name: jax.ShapeDtypeStruct((preset.rows, *a.shape[1:]), a.dtype) for name, a in row.items()}
 
 

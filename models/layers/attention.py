@@ -47,16 +47,21 @@ def allowed(segments: jax.Array, bounds: jax.Array) -> jax.Array:
     return (keys[None, None, :] <= bounds[:, :, None]) & (segments[:, :, None] == segments[:, None, :])
 
 
-def rotate(x: jax.Array, positions: jax.Array, base: float = 10_000.0) -> jax.Array:
+def rotate(x: jax.Array, positions: jax.Array, clock: jax.Array | None = None, base: float = 10_000.0) -> jax.Array:
     """Rotary position embedding (Su et al. 2021), the two halves of a head as real and imaginary part.
 
     Args:
         x: (B, S, heads, H).
         positions: int (B, S).
+        clock: int (B, S), a second position; with it, every other frequency turns with this one (Wang et al. 2024,
+            Qwen2-VL, has three that share the frequencies).
     """
     half = x.shape[-1] // 2
     frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = positions[..., None].astype(jnp.float32) * frequency  # (B, S, H / 2)
+    turns = positions[..., None]
+    if clock is not None:
+        turns = jnp.where(jnp.arange(half) % 2, clock[..., None], turns)
+    angle = turns.astype(jnp.float32) * frequency  # (B, S, H / 2)
     sin, cos = jnp.sin(angle)[:, :, None], jnp.cos(angle)[:, :, None]
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)

@@ -18,7 +18,7 @@ def params():
     return random_params(CONFIG)
 
 
-def greedy_by_full_forward(config, params, prefix, ranges):
+def greedy_by_full_forward(config, params, prefix, ranges, clock=None):
     run = jax.jit(functools.partial(hidden_states, config))
     tokens = np.zeros(64, np.int64)
     tokens[: len(prefix)] = prefix
@@ -28,15 +28,16 @@ def greedy_by_full_forward(config, params, prefix, ranges):
         n = len(prefix) + i
         bounds = np.maximum(np.arange(64), len(prefix) - 1)
         segments = (np.arange(64) < n).astype(np.int32)
-        x = run(params, tokens[None], np.arange(64)[None], segments[None], bounds[None])[0, n - 1]
+        x = run(params, tokens[None], np.arange(64)[None], segments[None], bounds[None], clock=clock)[0, n - 1]
         out.append(int(np.argmax(table[r.start : r.start + r.size] @ np.asarray(x))))
         tokens[n] = r.start + out[-1]
     return out
 
 
 def run_decode(
-    params, prefixes, ranges, *, stop=-1, seeds=(0,), temperature=0.0, top_k=0, top_p=1.0, guidance=1.0, guided=False
-):
+    params, prefixes, ranges, *, stop=-1, seeds=(0,), temperature=0.0, top_k=0, top_p=1.0, guidance=1.0, guided=False,
+    config=CONFIG, clock=None,
+):  # fmt: skip
     """One prefix for all rows, or one each; guided: those with conditions, then those without."""
     prefixes = [prefixes] if isinstance(prefixes[0], int) else prefixes
     heads = np.zeros((2, 64), np.int32)
@@ -45,9 +46,9 @@ def run_decode(
     for row, prefix in enumerate(prefixes):
         padded[row, : len(prefix)] = prefix
     out, written = decode(
-        CONFIG, params, padded, np.array([len(prefix) for prefix in prefixes], np.int32), heads[0], heads[1],
+        config, params, padded, np.array([len(prefix) for prefix in prefixes], np.int32), heads[0], heads[1],
         np.int32(len(ranges)), np.int32(stop), jnp.stack([jax.random.key(seed) for seed in seeds]),
-        np.float32(temperature), np.int32(top_k), np.float32(top_p), np.float32(guidance), guided=guided,
+        np.float32(temperature), np.int32(top_k), np.float32(top_p), np.float32(guidance), clock=clock, guided=guided,
     )  # fmt: skip
     return np.asarray(out), np.asarray(written)
 
@@ -60,6 +61,13 @@ def test_decoding_with_the_cache_equals_the_full_forward(params):
     out, written = run_decode(params, prefix, ranges)
     assert out[0, : len(ranges)].tolist() == greedy_by_full_forward(CONFIG, params, prefix, ranges)
     assert written.tolist() == [len(ranges)]
+    timed, clock = language_config(clock=True), np.random.default_rng(0).integers(40, size=(1, 64), dtype=np.int32)
+    out, _ = run_decode(params, prefix, ranges, config=timed, clock=clock)
+    written = out[0, : len(ranges)].tolist()
+    assert written == greedy_by_full_forward(timed, params, prefix, ranges, clock)
+    assert written != greedy_by_full_forward(timed, params, prefix, ranges, clock[:, ::-1])
+    with pytest.raises(ValueError, match="clock=True in the model, False in the rows"):
+        run_decode(params, prefix, ranges, config=timed)
 
 
 def test_sampled_tokens_stay_in_their_ranges_and_follow_the_seed(params):

@@ -85,8 +85,38 @@ def test_the_paper_step_traces_at_8192_tokens():
 
 def test_initialisation_is_scaled_and_norms_start_at_one():
     params = jax.jit(functools.partial(init_params, CONFIG))(jax.random.key(0))
-    assert np.std(params["embedding"]["levels"]) == pytest.approx(CONFIG.width**-0.5 / 4, rel=0.05)
+    one = CONFIG.width**-0.5 / 4
+    assert np.std(params["embedding"]["text"]) == pytest.approx(one, rel=0.05)
     assert not np.any(params["final"]["norm"]) and not np.any(params["layers"]["mlp_norm"])
+
+
+def test_ids_of_a_range_begin_with_half_of_their_vector_in_common():
+    levels = np.asarray(init_params(CONFIG, jax.random.key(3))["embedding"]["levels"])
+    ranges = np.split(levels, np.cumsum(CONFIG.levels)[:-1])
+    means = np.stack([r.mean(0) for r in ranges])
+    own = np.concatenate([r - r.mean(0) for r in ranges])
+    one = CONFIG.width**-0.5 / 4
+    assert np.std(own) == pytest.approx(one, rel=0.05) and np.std(means) == pytest.approx(one, rel=0.1)
+    # Which range an id is of can be read off its vector.
+    nearest = np.argmin(((levels[:, None] - means[None]) ** 2).sum(2), axis=1)
+    assert np.mean(nearest == np.repeat(np.arange(len(ranges)), CONFIG.levels)) > 0.95
+
+
+def test_a_model_with_a_clock_reads_it_and_takes_no_rows_without(params):
+    config = language_config(clock=True)
+    batch = language_batch(config, rows=1, length=512, look_at=1)
+    assert batch["clock"].any()
+    value = jax.jit(functools.partial(loss, config))
+    right = float(value(params, batch)[0])
+    assert abs(right - float(value(params, batch | {"clock": batch["clock"][:, ::-1]})[0])) > 1e-4
+    # A clock that is the place in the row is none.
+    plain = {name: array for name, array in batch.items() if name != "clock"}
+    none = float(jax.jit(functools.partial(loss, CONFIG))(params, plain)[0])
+    assert float(value(params, plain | {"clock": batch["positions"]})[0]) == pytest.approx(none, abs=1e-6)
+    with pytest.raises(ValueError, match="clock=True in the model, False in the rows"):
+        loss(config, params, plain)
+    with pytest.raises(ValueError, match="clock=False in the model, True in the rows"):
+        loss(CONFIG, params, batch)
 
 
 def test_every_declared_array_names_its_axes():

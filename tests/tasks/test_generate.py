@@ -12,9 +12,11 @@ from models.sampling import Sampling
 from models.signals import latent_steps, speech_steps
 from tasks import generate as generation
 from tasks.generate import Language, Request, TokenSpace, load_language, run_chain
+from tasks.loader import LoaderConfig, example
 from tasks.modalities import MODALITIES, PAPER_CODEBOOKS, flatten
 from tasks.prompts import parse, to_pieces
-from tasks.windows import WindowConfig
+from tasks.registry import task_named
+from tasks.windows import WindowConfig, slide
 from tests.token_records import SMALL, ByteText, random_params, record, vocabulary
 
 VOCABULARY = vocabulary()
@@ -107,6 +109,29 @@ def test_a_later_window_reads_the_past_of_what_is_made(language, clip, monkeypat
         assert (before.modality, before.state, before.frames) == ("semantics", "past", 12)
         np.testing.assert_array_equal(before.content, codes[start - 3 : start])
         np.testing.assert_array_equal(speech.content, MODALITIES["speech"].take(clip["speech"], start, stop))
+
+
+def test_a_request_has_the_ticks_of_the_example_that_it_was_learned_from(language, clip, monkeypatch):
+    seen = []
+
+    def spy(config, params, prefix, lengths, *rest, **options):
+        seen.append((np.asarray(prefix[0]), int(lengths[0]), rest[-1][0]))
+        return decode(config, params, prefix, lengths, *rest, **options)
+
+    monkeypatch.setattr(generation, "decode", spy)
+    timed = dataclasses.replace(language, config=dataclasses.replace(CONFIG, clock=True))
+    step = task_named("past-expression-speech-to-expression").steps[0]
+    loader = LoaderConfig(1280, 1, 64, 1, WindowConfig(3, 3), clock=True)
+    made, _ = generate(timed, {"speech": clip["speech"]}, "expression", FRAMES)
+    windows = slide(latent_steps(FRAMES), WindowConfig(3, 3))
+    assert len(seen) == len(windows) == 4
+    for (prefix, length, clock), window in zip(seen[1:], windows[1:], strict=True):
+        known = clip | {"expression": made}
+        built = example(step, known, window, loader, VOCABULARY, ByteText())
+        size = built["tokens"].size
+        np.testing.assert_array_equal(built["tokens"][:length], prefix[:length])
+        np.testing.assert_array_equal(built["clock"], clock[:size])
+        assert built["clock"].any() and not clock[size:].any()
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,21 @@ def test_blocks_name_every_target_once_and_the_position_before_it():
         assert batch["head_weights"][row, batch["head_ends"][row, -1] :].sum() == 0
 
 
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_the_clock_is_packed_with_its_tokens(packing):
+    plain, timed = (
+        next(iter(training_batches(RECORDS, maker(config), LAYOUT, seed=0)))
+        for config in (dataclasses.replace(CONFIG, packing=packing, clock=clock) for clock in (False, True))
+    )
+    clock = timed.pop("clock")
+    for name, array in plain.items():
+        np.testing.assert_array_equal(timed[name], array)
+    assert clock.shape == plain["tokens"].shape and clock.dtype == np.int32
+    clocked = [r for r in VOCABULARY.ranges if r.stream in ("speech", "expression", "pose", "semantics")]
+    has = np.any([(plain["tokens"] >= r.start) & (plain["tokens"] < r.start + r.size) for r in clocked], axis=0)
+    np.testing.assert_array_equal(clock > 0, has)
+
+
 def test_no_row_has_more_targets_of_the_large_ranges_than_its_bound():
     free = [next(batches) for batches in [iter(training_batches(RECORDS, maker(), LAYOUT, seed=0))] for _ in range(12)]
     bound = 300

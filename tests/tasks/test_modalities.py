@@ -4,17 +4,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import InputError
-from models.signals import latent_steps, speech_steps
+from models.signals import SPEECH_RATE, TIME_STRIDE, VIDEO_FPS, latent_steps, speech_steps
 from tasks.modalities import (
     MODALITIES,
     PAPER_CODEBOOKS,
     STREAMS,
+    TICK_RATE,
     TOKEN_MODALITIES,
     Vocabulary,
     flatten,
     spans,
     unflatten,
 )
+from tasks.windows import WindowConfig, span_frames
 
 PAPER = Vocabulary.of_codebooks(PAPER_CODEBOOKS, eos=1)
 CODED = [name for name in TOKEN_MODALITIES if not MODALITIES[name].is_text]
@@ -153,6 +155,25 @@ def test_take_cuts_the_time_axis_and_says_when_there_is_not_enough():
     np.testing.assert_array_equal(MODALITIES["shape"].take(np.arange(8), 1, 4), np.arange(8))
     with pytest.raises(InputError, match="21 steps, expected at least 31"):
         MODALITIES["speech"].take(speech, 1, 10)
+
+
+@pytest.mark.parametrize("start", [0, 1, 4, 10, 31])
+@pytest.mark.parametrize("state", ["past", "current"])
+@pytest.mark.parametrize("name", ["speech", "expression", "semantics"])
+def test_ticks_are_when_steps_sound_and_are_seen(name, state, start):
+    """Against seconds: the middle of a speech step of 40 ms, the middle of the frames of a latent step."""
+    m, config = MODALITIES[name], WindowConfig(6, 3)
+    first, last = (max(0, start - config.past), start) if state == "past" else (start, start + 6 + (start == 0))
+    if first == last:
+        pytest.skip("no past at the start of a clip")
+    begin, end = m.step_range(first, last)
+    tick = m.tick_of(state, span_frames(first, last), end - begin)
+    found = (tick + m.ticks * np.arange(end - begin)) / TICK_RATE
+    window = TIME_STRIDE * max(0, start - 1) / VIDEO_FPS
+    steps = np.arange(begin, end)
+    # Step k is frames 4k - 3 to 4k; of the first, only frame 0 is there.
+    middle = (steps + 0.5) / SPEECH_RATE if name == "speech" else (TIME_STRIDE * steps - 1) / VIDEO_FPS
+    np.testing.assert_allclose(found + window, middle, atol=0.5 / TICK_RATE)
 
 
 def test_a_vocabulary_survives_json_and_refuses_a_wrong_number_of_levels():

@@ -14,6 +14,7 @@ from tasks.prompts import (
     prompt_corpus,
     serialise,
     show,
+    to_clock,
     to_ids,
     to_pieces,
     unescape,
@@ -142,6 +143,25 @@ def test_the_prompt_says_modality_state_input_and_output():
 def test_what_is_no_prompt_is_refused_with_the_place(pieces, message):
     with pytest.raises(InputError, match=message):
         parse(pieces)
+
+
+def test_what_is_of_one_moment_has_one_tick():
+    speech, expression = np.zeros((4, 20), int), np.zeros((8, 6), int)
+    past = Field("expression", "past", 12, np.zeros((8, 3), int))
+    given = (Field("speech", "current", 24, speech), past, Field("image", content=np.zeros((16, 16), int)))
+    prefix, target, _ = serialise(Prompt(given, Field("expression", "current", 24, expression)))
+    pieces = [*prefix, *target]
+    ids, clock = to_ids(pieces, vocabulary(), ByteText()), to_clock(pieces, ByteText())
+    assert clock.shape == ids.shape and clock.dtype == np.int32
+    runs = iter([clock[clock > 0]])
+    timed = next(runs)
+    sound, before, seen = timed[:80].reshape(4, 20), timed[80:104].reshape(8, 3), timed[104:].reshape(8, 6)
+    assert len(timed) == 80 + 24 + 48  # words and the image have no clock
+    for levels in (sound, before, seen):
+        assert np.all(levels == levels[0])
+    assert np.diff(sound[0]).tolist() == [3] * 19 and np.diff(np.concatenate([before[0], seen[0]])).tolist() == [10] * 8
+    # A latent step lasts three and a third speech steps: the nearest one is at most half of one away.
+    assert np.max(np.min(np.abs(sound[0][:, None] - seen[0]), axis=0)) <= 1
 
 
 def test_the_corpus_has_the_words_of_every_prompt():

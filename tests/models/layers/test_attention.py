@@ -51,3 +51,16 @@ def test_rotation_makes_scores_depend_on_distance_alone():
     at = lambda x, p: rotate(x, jnp.array([[p]]))[0, 0, 0]  # noqa: E731
     assert float(at(q, 9) @ at(k, 4)) == pytest.approx(float(at(q, 25) @ at(k, 20)), abs=1e-4)
     np.testing.assert_allclose(at(q, 0), q[0, 0, 0], atol=1e-6)
+
+
+def test_half_of_the_rotation_turns_with_the_clock():
+    q, k = jax.random.normal(jax.random.key(1), (2, 1, 1, 1, 16))
+    at = lambda x, p, t: rotate(x, jnp.array([[p]]), jnp.array([[t]]))[0, 0, 0]  # noqa: E731
+    score = lambda *where: float(at(q, *where[:2]) @ at(k, *where[2:]))  # noqa: E731
+    assert score(9, 30, 4, 20) == pytest.approx(score(25, 17, 20, 7), abs=1e-4)
+    assert score(9, 30, 4, 20) != pytest.approx(score(9, 31, 4, 20), abs=1e-2)
+    assert score(9, 30, 4, 20) != pytest.approx(score(10, 30, 4, 20), abs=1e-2)
+    one, other = at(q, 5, 0), at(q, 5, 8)
+    turned = ~np.isclose(one, other, atol=1e-6)
+    assert turned.tolist() == [False, True] * 8  # the frequencies in turn, in either half of a head
+    np.testing.assert_allclose(at(q, 7, 7), rotate(q, jnp.array([[7]]))[0, 0, 0], atol=1e-6)
