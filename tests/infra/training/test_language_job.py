@@ -57,14 +57,14 @@ def step_loss(job, params, clip: dict, task: str) -> float:
     """Held-out loss of a task's last step on a clip's first window."""
     preset = job.config.preset
     model = model_config(preset, VOCABULARY)
-    loader = LoaderConfig(preset.length, 1, preset.block, 1, preset.window)
+    loader = LoaderConfig(preset.length, 1, preset.block, 1, preset.window, clock=preset.clock)
     step = task_named(task).steps[-1]
     built = build_example(step, clip, window_at(0, 10, preset.window), loader, VOCABULARY, ByteText())
     pad = lambda a: np.pad(a, (0, preset.length - a.size))[None]  # noqa: E731
     n = built["tokens"].size
     batch = arrange(
         pad(built["tokens"]), pad(np.ones(n, int)), pad(np.arange(n)), pad(built["target"]), loader, VOCABULARY,
-        HeadLayout.of(VOCABULARY, model),
+        HeadLayout.of(VOCABULARY, model), pad(built["clock"]),
     )  # fmt: skip
     return float(jax.jit(lambda p, b: loss(model, p, b)[0])(params, batch))
 
