@@ -34,7 +34,7 @@ TARGETS: dict = {
     "lips_single_over_shuffled_low": (">=", 0.0),
     "lips_over_mean_low": (">=", 0.0),
 }
-CLIPS, STEPS = 150, 1800  # about as much as an hour allows on two cores
+CLIPS, STEPS = 150, 1800  # most of an hour on two cores
 # A uniform mixture shows each second of speech to each task once or twice in that time: too little to learn lips from.
 HEARD_SHARE = 0.8
 # Slower steps of more rows than the demo's: at its pace the model learns to go on with a movement and never to listen.
