@@ -95,10 +95,7 @@ def measure(args: argparse.Namespace) -> dict:
 
 
 def mixture() -> dict:
-    """Returns a file of weights: all 72 tasks alike, and beside them, four times as often, those that hear lips move.
-
-    Their rows are short: in tokens it is about half and half.
-    """
+    """Returns a file of weights: all 72 tasks alike, and four times as often those that hear lips move."""
     from tasks.registry import TASKS
 
     heard = [task.name for task in TASKS if hears_lips(task)]

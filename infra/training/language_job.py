@@ -89,11 +89,13 @@ def paper_vocabulary() -> Vocabulary:
 
 
 def with_sizes_of(folder: str, config: LanguageConfig) -> LanguageConfig:
-    """Returns the preset with the body's sizes of a Gemma checkpoint; a full-width image table stays one."""
+    """Returns the preset with the body's sizes of a Gemma checkpoint, and without a clock, which its rotary frequencies
+    have never turned with; a full-width image table stays one.
+    """
     sizes = dataclasses.asdict(read_sizes(folder))
     del sizes["text"]
     image = sizes["width"] if config.image_width == config.width else config.image_width
-    return dataclasses.replace(config, **sizes, image_width=image)
+    return dataclasses.replace(config, **sizes, image_width=image, clock=False)
 
 
 def token_column(dataset: Path, weights: dict[str, str], tokenizers: Path) -> Sequence:

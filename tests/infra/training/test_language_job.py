@@ -98,6 +98,7 @@ def test_it_begins_with_a_checkpoint(tmp_path):
     gemma = GemmaForCausalLM(GemmaConfig(vocab_size=rows, head_dim=16, intermediate_size=40, **sizes))
     gemma.save_pretrained(tmp_path / "gemma")
     preset = with_sizes_of(str(tmp_path / "gemma"), dataclasses.replace(SMALL, init_from=str(tmp_path / "gemma")))
+    assert SMALL.clock and not preset.clock
     assert (preset.width, preset.layers, preset.head_width, preset.hidden) == (32, 1, 16, 40)
     column = [record(i, frames=37) for i in range(8)]
     preset = dataclasses.replace(preset, steps=1, warmup=0, peak_rate=0.0, final_rate=0.0)
